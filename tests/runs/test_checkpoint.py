@@ -1,0 +1,186 @@
+"""Checkpoints load as data or are refused in one sentence, and fit a model whole or not at all."""
+
+import hashlib
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from utils.runs.checkpoint import load_file, load_weights, sha256_of, state_dict_of, weights_of
+
+
+class Classifier(nn.Module):
+    def __init__(self, name: str = "fc"):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.add_module(name, nn.Linear(4, 2))
+
+
+class Malicious:
+    """Unpickled with the standard unpickler, creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def assert_same(state, other):
+    assert list(state) == list(other)
+    for key in state:
+        assert torch.equal(state[key], other[key]), key
+
+
+def saved(tmp_path, content):
+    torch.save(content, tmp_path / "file.pt")
+    return tmp_path / "file.pt"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickled_code_is_refused_and_does_not_run(tmp_path, zipped):
+    bomb, path = tmp_path / "was_run", tmp_path / "bomb.pt"
+    content = {"state_dict": {"weight": Malicious(bomb)}}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match="refused: it holds .*open, not plain tensors"):
+        load_file(path)
+    assert not bomb.exists()
+    torch.load(path, weights_only=False)["state_dict"]["weight"].close()
+    assert bomb.exists(), "the file was harmless, so its refusal proved nothing"
+
+
+def test_a_plain_pickle_is_refused_and_does_not_run(tmp_path):
+    bomb, path = tmp_path / "was_run", tmp_path / "bomb.pkl"
+    path.write_bytes(pickle.dumps(Malicious(bomb)))
+    with pytest.raises(ValueError, match=r"bomb\.pkl (refused|is damaged)"):
+        load_file(path)
+    assert not bomb.exists()
+
+
+def test_a_pickled_module_is_refused_by_its_class(tmp_path):
+    with pytest.raises(ValueError, match=r"refused: it holds .*Linear, not plain tensors"):
+        load_file(saved(tmp_path, nn.Linear(2, 2)))
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.pt does not exist"):
+        load_file(tmp_path / "absent.pt")
+    with pytest.raises(ValueError, match="is a folder"):
+        load_file(tmp_path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_a_truncated_file_is_called_damaged(tmp_path, zipped, share):
+    path = tmp_path / "file.pt"
+    torch.save({"a": torch.rand(2000)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"file\.pt is damaged: expected a whole file"):
+        load_file(path)
+
+
+@pytest.mark.parametrize("content", [b"hello world", b"<!DOCTYPE html>", b"PK\x03\x04", b"\x80"])
+def test_another_kind_of_file_is_called_damaged(tmp_path, content):
+    (tmp_path / "file.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged"):
+        load_file(tmp_path / "file.pt")
+
+
+def test_old_files_load_as_new_ones(tmp_path):
+    state = Classifier().state_dict()
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert_same(load_file(tmp_path / "old.pt"), state)
+
+
+def test_a_state_dict_is_found_bare_wrapped_and_parallel():
+    state = Classifier().state_dict()
+    parallel = {f"module.{key}": value for key, value in state.items()}
+    for content in (state, {"state_dict": state, "epoch": 3}, parallel, {"state_dict": parallel}):
+        assert_same(state_dict_of(content, "file.pt"), state)
+
+
+def test_only_a_prefix_of_all_keys_is_dropped():
+    state = {"module.weight": torch.ones(1), "bias": torch.ones(1)}
+    assert_same(state_dict_of(state, "file.pt"), state)
+
+
+def test_profiler_counters_are_dropped():
+    state = {"conv.total_ops": torch.ones(1), "total_params": torch.ones(1), "w": torch.ones(1)}
+    assert list(state_dict_of(state, "file.pt")) == ["w"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [([1], "a value of type list"), ({}, "nothing"), ({"epoch": 3}, "type int at 'epoch'")],
+)
+def test_what_is_no_state_dict_is_said(content, words):
+    with pytest.raises(ValueError, match=rf"checkpoint file\.pt holds .*{words}"):
+        state_dict_of(content, "file.pt")
+
+
+def test_weights_and_the_rest_of_the_file_come_back(tmp_path):
+    source, model = Classifier(), Classifier()
+    path = saved(tmp_path, {"state_dict": source.state_dict(), "best_prec1": torch.tensor(93.5)})
+    assert load_weights(model, path) == {"best_prec1": torch.tensor(93.5)}
+    assert_same(model.state_dict(), source.state_dict())
+    assert load_weights(model, saved(tmp_path, source.state_dict())) == {}
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("fc", "linear"), ("linear", "fc")])
+def test_the_classifier_may_be_spelled_either_way(tmp_path, theirs, ours):
+    source, model = Classifier(theirs), Classifier(ours)
+    load_weights(model, saved(tmp_path, source.state_dict()))
+    assert torch.equal(model.get_submodule(ours).weight, source.get_submodule(theirs).weight)
+
+
+def test_batch_counters_may_be_missing(tmp_path):
+    source, model = Classifier(), Classifier()
+    state = source.state_dict()
+    del state["norm.num_batches_tracked"]
+    load_weights(model, saved(tmp_path, state))
+    assert_same(model.state_dict(), source.state_dict())
+
+
+def changed(key, value):
+    state = Classifier().state_dict()
+    if value is None:
+        del state[key]
+    else:
+        state[key] = value
+    return state
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (changed("conv.bias", None), r"'conv.bias' is missing \(in all 1 missing, 0 unexpected, 0"),
+        (changed("extra", torch.ones(1)), r"'extra' is not in the network \(in all 0 missing, 1"),
+        (changed("fc.weight", torch.ones(3, 4)), r"'fc.weight' is \[3, 4\], expected \[2, 4\]"),
+    ],
+)
+def test_a_misfit_is_one_sentence_and_leaves_the_model_alone(tmp_path, state, words):
+    model = Classifier()
+    before = weights_of(model)
+    with pytest.raises(ValueError, match=rf"file\.pt does not fit the network: {words}") as caught:
+        load_weights(model, saved(tmp_path, state))
+    assert "\n" not in str(caught.value)
+    assert_same(model.state_dict(), before)
+
+
+def test_weights_are_copied_without_the_storage_they_view(tmp_path):
+    model = nn.Linear(2, 2, bias=False)
+    model.weight = nn.Parameter(torch.zeros(100_000, 2)[:2])
+    path = saved(tmp_path, weights_of(model))
+    assert path.stat().st_size < 10_000
+    weights_of(model)["weight"].fill_(1)
+    assert not model.weight.any()
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "file").write_bytes(b"ab" * 1_000_000)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(b"ab" * 1_000_000).hexdigest()
+    with pytest.raises(ValueError, match="absent cannot be read"):
+        sha256_of(tmp_path / "absent")

@@ -1,0 +1,103 @@
+"""log.jsonl is exact and can be cut back; TensorBoard shows the run in one event stream."""
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from utils.runs.job_folder import JobFolder
+from utils.runs.log import RunLog, read_log
+
+
+def curve(folder, tag):
+    events = EventAccumulator(str(folder.path))
+    events.Reload()
+    return {event.step: event.value for event in events.Scalars(tag)}
+
+
+def log_of(tmp_path, count):
+    folder = JobFolder(tmp_path)
+    with RunLog(folder) as log:
+        for epoch in range(count):
+            log.epoch({"epoch": epoch, "loss": 0.1 + epoch / 3})
+    return folder
+
+
+def test_records_come_back_exactly_and_are_appended_to(tmp_path):
+    folder = log_of(tmp_path, 2)
+    with RunLog(folder) as log:
+        assert log.lines == 2
+        log.epoch({"epoch": 2})
+    expected = [{"epoch": 0, "loss": 0.1}, {"epoch": 1, "loss": 0.1 + 1 / 3}, {"epoch": 2}]
+    assert read_log(folder.log) == expected
+
+
+def test_a_log_can_be_cut_back_to_what_counts(tmp_path):
+    folder = log_of(tmp_path, 4)
+    with RunLog(folder, keep_lines=2) as log:
+        assert log.lines == 2
+        assert [record["epoch"] for record in read_log(folder.log)] == [0, 1]
+
+
+def test_a_log_that_lost_lines_is_refused(tmp_path):
+    folder = log_of(tmp_path, 2)
+    with pytest.raises(ValueError, match=r"log\.jsonl has 2 lines: expected at least the 3"):
+        RunLog(folder, keep_lines=3)
+
+
+def test_half_a_line_is_no_line(tmp_path):
+    folder = log_of(tmp_path, 2)
+    whole = folder.log.read_bytes()
+    folder.log.write_bytes(whole[:-4])
+    assert [record["epoch"] for record in read_log(folder.log)] == [0]
+    with RunLog(folder) as log:
+        log.epoch({"epoch": 1, "loss": 0.1 + 1 / 3})
+    assert folder.log.read_bytes() == whole
+
+
+def test_a_missing_log_and_a_broken_line_are_named(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        read_log(tmp_path / "log.jsonl")
+    (tmp_path / "log.jsonl").write_text("{}\nnonsense\n")
+    with pytest.raises(ValueError, match=r"line 2 is not JSON: 'nonsense'"):
+        read_log(tmp_path / "log.jsonl")
+
+
+def test_nan_is_not_logged(tmp_path):
+    folder = log_of(tmp_path, 1)
+    with RunLog(folder) as log, pytest.raises(ValueError, match="not JSON compliant"):
+        log.epoch({"loss": float("nan")})
+    assert len(read_log(folder.log)) == 1
+
+
+def test_a_log_without_curves_leaves_no_event_files(tmp_path):
+    folder = log_of(tmp_path, 1)
+    assert [path.name for path in folder.path.iterdir()] == ["log.jsonl"]
+
+
+def test_curves_options_and_pages_lie_in_the_run_itself(tmp_path):
+    folder = JobFolder(tmp_path)
+    with RunLog(folder) as log:
+        log.scalars({"loss/train": 0.5, "lr": 0.1}, step=0)
+        log.histogram("rank/conv1", torch.arange(8.0), step=0)
+        log.text("summary", "**done**")
+        log.hparams({"lr": 0.1, "decay_epochs": (5,), "augment": True}, {"top1_percent": 93.5})
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert events.Tags()["histograms"] == ["rank/conv1"]
+    assert set(events.Tags()["scalars"]) == {"loss/train", "lr", "top1_percent"}
+    metadata = events.summary_metadata
+    assert any(data.plugin_data.plugin_name == "hparams" for data in metadata.values())
+    assert metadata["summary/text_summary"].plugin_data.plugin_name == "text"
+
+
+def test_cut_back_epochs_leave_the_curves(tmp_path):
+    folder = JobFolder(tmp_path)
+    with RunLog(folder) as log:
+        for epoch in range(4):
+            log.epoch({"epoch": epoch})
+            log.scalars({"loss": float(epoch)}, epoch)
+    with RunLog(folder) as log:
+        log.cut_back(2, purge_step=2)
+        log.scalars({"loss": 20.0}, 2)
+    assert curve(folder, "loss") == {0: 0.0, 1: 1.0, 2: 20.0}

@@ -1,0 +1,103 @@
+"""A dataclass and its command line say the same: names, types, defaults, help."""
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from utils.runs.options import add_options, as_dict, option, parse
+
+
+@dataclass(frozen=True)
+class Config:
+    lr: float = option(0.1, "learning rate", flags=("--learning_rate",), group="training")
+    epochs: int = option(30, "how many epochs", group="training")
+    lr_decay_step: tuple[int, ...] = option((5, 10), "epochs at which the rate falls 90%")
+    rates: tuple[float, ...] = option((), "fractions")
+    mode: str = option("remove", "what goes", choices=("remove", "mask"))
+    data_dir: Path = option(Path("data"), "images", metavar="DIR")
+    checkpoint: Path | None = option(None, "weights", flags=("--resume", "--pretrain_dir"))
+    augment: bool = option(False, "flip images")
+    shuffle: bool = option(True, "shuffle images")
+    size: int = option(0, "bytes", type=lambda word: int(word, 16))
+
+    def __post_init__(self):
+        if self.epochs < 1:
+            raise ValueError(f"epochs is {self.epochs}: expected at least 1")
+
+
+def parsed(*words: str) -> Config:
+    return parse(Config, words, prog="main.py prune", description="Prune.")
+
+
+def test_no_words_are_the_defaults():
+    assert parsed() == Config()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--lr 0.5", {"lr": 0.5}),
+        ("--learning_rate 0.5", {"lr": 0.5}),
+        ("--lr_decay_step 50,100", {"lr_decay_step": (50, 100)}),
+        ("--lr_decay_step 50", {"lr_decay_step": (50,)}),
+        ("--lr_decay_step=", {"lr_decay_step": ()}),
+        ("--rates 0.5,1e-1", {"rates": (0.5, 0.1)}),
+        ("--mode mask", {"mode": "mask"}),
+        ("--data_dir /d", {"data_dir": Path("/d")}),
+        ("--resume a.pt", {"checkpoint": Path("a.pt")}),
+        ("--pretrain_dir a.pt", {"checkpoint": Path("a.pt")}),
+        ("--augment", {"augment": True}),
+        ("--no-shuffle", {"shuffle": False}),
+        ("--size ff", {"size": 255}),
+    ],
+)
+def test_words_become_values(words, expected):
+    assert parsed(*words.split()) == replace(Config(), **expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--epoch 3", "unrecognized arguments: --epoch 3"),
+        ("--epochs three", "invalid int value: 'three'"),
+        ("--lr_decay_step 5,x", "expected ints separated by commas, such as 5,10, got '5,x'"),
+        ("--mode both", "invalid choice: 'both'"),
+    ],
+)
+def test_wrong_words_exit_with_2_and_the_usage(words, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parsed(*words.split())
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: main.py prune") and message in error
+
+
+def test_a_value_that_the_dataclass_refuses_is_a_value_error():
+    with pytest.raises(ValueError, match="epochs is 0: expected at least 1"):
+        parsed("--epochs", "0")
+
+
+def test_help_groups_the_flags_and_shows_each_default_once():
+    parser = argparse.ArgumentParser()
+    add_options(parser, Config)
+    text = " ".join(parser.format_help().split())
+    assert "training: --lr" in text
+    for words in (
+        "learning rate (default: 0.1)",
+        "epochs at which the rate falls 90% (default: 5,10)",
+        "fractions (default: none)",
+        "weights (default: none)",
+        "flip images (default: off)",
+        "shuffle images (default: on)",
+    ):
+        assert words in text
+    assert text.count("(default:") == 10
+
+
+def test_as_dict_is_what_json_gives_back():
+    config = parsed("--resume", "a.pt")
+    assert as_dict(config) == json.loads(json.dumps(as_dict(config)))
+    assert as_dict(config)["checkpoint"] == "a.pt" and as_dict(config)["lr_decay_step"] == [5, 10]

@@ -1,0 +1,171 @@
+"""Training does what its recipe says, selects as it is told, and gives back what it borrows."""
+
+import re
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.training.tiny_run import tiny_accuracy, tiny_batches, tiny_images, tiny_network
+from utils.metrics.accuracy import Accuracy
+from utils.runs.checkpoint import load_file, load_weights, weights_of
+from utils.runs.job_folder import JobFolder
+from utils.runs.log import RunLog, read_log
+from utils.training.loop import epoch_seed, fit, train_epoch
+from utils.training.schedules import Recipe, learning_rate
+
+
+def fitted(tmp_path, model=None, **changes):
+    settings = {
+        "batches_of": tiny_batches,
+        "steps": 4,
+        "recipe": Recipe(epochs=3, lr=0.05),
+        "evaluate": tiny_accuracy,
+        "select_on": "val",
+        "checkpoints": JobFolder(tmp_path),
+    }
+    return fit(model or tiny_network(), **settings | changes)
+
+
+def scripted(corrects):
+    """Return an `evaluate` that pretends to measure these numbers of right answers."""
+    answers = iter(corrects)
+    return lambda model: {"val": Accuracy(next(answers), 10, 1.0), "test": Accuracy(1, 10, 2.0)}
+
+
+def test_an_epoch_is_sgd_on_each_batch_once():
+    images, labels = tiny_images(24, seed=0)
+    batches = list(zip(images.split(8), labels.split(8), strict=True))
+    model, reference = tiny_network().eval(), tiny_network().train()
+    model[3].p = reference[3].p = 0.0
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
+    optimizer = torch.optim.SGD(reference.parameters(), **settings)
+    losses, correct = [], 0
+    for x, y in batches:
+        loss = F.cross_entropy(reference(x), y, label_smoothing=0.2)
+        correct += int((reference(x).argmax(1) == y).sum())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    optimizer = torch.optim.SGD(model.parameters(), **settings)
+    outcome = train_epoch(model, batches, optimizer, label_smoothing=0.2)
+    assert (outcome.correct, outcome.images) == (correct, 24)
+    assert outcome.loss == pytest.approx(sum(losses) / 3)
+    for parameter, expected in zip(model.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(parameter, expected)
+    assert not any(module.training for module in model.modules())
+
+
+def test_after_step_sees_every_step():
+    model, calls = tiny_network(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    train_epoch(model, tiny_batches(0), optimizer, after_step=lambda: calls.append(1))
+    assert len(calls) == 4
+
+
+def test_no_images_are_refused():
+    optimizer = torch.optim.SGD(tiny_network().parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="no images"):
+        train_epoch(tiny_network(), [], optimizer)
+
+
+def test_a_loss_that_is_not_finite_is_placed_and_keeps_the_last_good_files(tmp_path):
+    folder = JobFolder(tmp_path)
+
+    def batches_of(epoch):
+        for step, (images, labels) in enumerate(tiny_batches(epoch)):
+            yield images * (float("inf") if (epoch, step) == (1, 2) else 1), labels
+
+    expected = "conv 03, epoch 2: the loss became nan at step 3 of 4: expected a finite number"
+    with RunLog(folder) as log, pytest.raises(ValueError, match=re.escape(expected)):
+        fitted(tmp_path, batches_of=batches_of, log=log, stage="conv 03")
+    assert load_file(folder.last)["epoch"] == 0
+    assert all(value.isfinite().all() for value in load_file(folder.last)["state_dict"].values())
+    assert len(read_log(folder.log)) == 1
+
+
+@pytest.mark.parametrize(("select_on", "best_epoch"), [("val", 1), ("test", 0), ("last", 3)])
+def test_the_best_is_the_first_with_so_many_right(tmp_path, select_on, best_epoch):
+    states, folder = [], JobFolder(tmp_path)
+    answers = scripted([3, 7, 7, 5])
+
+    def evaluate(model):
+        states.append(weights_of(model))
+        return answers(model)
+
+    recipe = Recipe(epochs=4, lr=0.05)
+    result = fitted(tmp_path, recipe=recipe, evaluate=evaluate, select_on=select_on)
+    assert result.best_epoch == best_epoch
+    assert result.last["val"].correct == 5
+    assert result.best["val"].correct == [3, 7, 7, 5][best_epoch]
+    best = load_file(folder.best)
+    assert best["epoch"] == best_epoch
+    assert best["accuracy"]["val"] == {
+        "correct": result.best["val"].correct,
+        "images": 10,
+        "loss": 1.0,
+    }
+    for key, value in states[best_epoch].items():
+        assert torch.equal(best["state_dict"][key], value)
+
+
+def test_an_accuracy_that_is_not_measured_cannot_select(tmp_path):
+    with pytest.raises(ValueError, match="select_on is 'train': expected 'last' or val, test"):
+        fitted(tmp_path, select_on="train")
+
+
+def test_the_model_ends_with_the_last_weights_and_files_load_as_checkpoints(tmp_path):
+    model, loaded = tiny_network(), tiny_network()
+    fitted(tmp_path, model)
+    load_weights(loaded, JobFolder(tmp_path).last)
+    for key, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+    load_weights(loaded, JobFolder(tmp_path).best)
+
+
+def test_random_numbers_and_modes_of_the_caller_come_back(tmp_path):
+    model = tiny_network()
+    model[1].eval()
+    modes = [module.training for module in model.modules()]
+    before = torch.get_rng_state()
+    fitted(tmp_path, model)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_the_outcome_does_not_depend_on_the_callers_random_numbers(tmp_path):
+    outcomes = []
+    for seed in range(2):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            outcomes.append(fitted(tmp_path / str(seed)).epochs)
+    assert outcomes[0] == outcomes[1]
+
+
+def test_records_hold_rates_and_accuracies_but_no_times(tmp_path):
+    recipe = Recipe(epochs=3, lr=0.05, decay_epochs=(1,))
+    folder = JobFolder(tmp_path)
+    with RunLog(folder) as log:
+        result = fitted(tmp_path, recipe=recipe, log=log, stage="conv 01", step_offset=3)
+    assert result.epochs == read_log(folder.log)
+    assert [record["lr"] for record in result.epochs] == [
+        learning_rate(recipe, epoch) for epoch in range(3)
+    ]
+    measured = [f"{n}_{k}" for n in ("val", "test") for k in ("correct", "images", "loss")]
+    expected = {"stage", "epoch", "lr", "train_loss", "train_top1_percent", *measured}
+    assert set(result.epochs[0]) == expected | {"val_top1_percent", "test_top1_percent"}
+    assert result.last["test"].correct == result.epochs[-1]["test_correct"]
+
+
+def test_nothing_but_bars_is_said_and_on_standard_error(tmp_path, capsys):
+    fitted(tmp_path, stage="conv 03")
+    out, err = capsys.readouterr()
+    assert out == "" and "conv 03: 100%" in err and "3/3" in err
+
+
+def test_epoch_seeds_are_fixed_for_good_and_differ():
+    assert epoch_seed(0, "", 0) == 737229042500301418
+    places = [(s, stage, e) for s in range(5) for stage in ("", "a", "b") for e in range(50)]
+    assert len({epoch_seed(*place) for place in places}) == len(places)
+    assert all(0 <= epoch_seed(*place) < 2**63 for place in places)

@@ -1,0 +1,93 @@
+"""Labelled images in memory: the image set, the train and test pair, the normalizations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# name -> (mean, standard deviation) of red, green, blue, for pixels in [0, 1]
+NORMALIZATIONS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images [N, 3, H, W] uint8 with labels [N] int64, each an index into `classes`.
+
+    Raises:
+        ValueError: the tensors have other types or shapes, or a label names no class.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+            got = f"{images.dtype} {list(images.shape)}"
+            raise ValueError(f"images of {self.name!r}: expected uint8 [N, 3, H, W], got {got}")
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            got = f"{labels.dtype} {list(labels.shape)}"
+            raise ValueError(f"labels of {self.name!r}: expected int64 [{len(images)}], got {got}")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
+            got = f"{int(labels.min())} to {int(labels.max())}"
+            raise ValueError(
+                f"labels of {self.name!r}: expected 0 to {len(self.classes) - 1}, got {got}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor | Sequence[int]) -> "ImageSet":
+        """Return the images at `indices`, in that order, under the same name."""
+        indices = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
+        return ImageSet(self.images[indices], self.labels[indices], self.classes, self.name)
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """Return the set on `device`; the tensors are shared if they are there already."""
+        return ImageSet(self.images.to(device), self.labels.to(device), self.classes, self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The train and test images of one task, with the same classes in the same order."""
+
+    train: ImageSet
+    test: ImageSet
+    name: str
+
+
+def split_validation(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Return (train, validation): `fraction` of each class, drawn by `seed`, is held out.
+
+    Both keep the order of the given set. A class gives round(fraction * images), at least one
+    and never its last; the split depends on labels, fraction and seed alone.
+
+    Raises:
+        ValueError: the fraction is not between 0 and 1, or no class can spare an image.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation fraction: expected more than 0, less than 1, got {fraction}")
+    generator = torch.Generator().manual_seed(seed)
+    labels = train.labels.cpu()
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(len(train.classes)):
+        members = (labels == label).nonzero().flatten()
+        order = torch.randperm(len(members), generator=generator)
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        held_out[members[order[: max(0, count)]]] = True
+    if not held_out.any():
+        raise ValueError(
+            f"cannot hold out a validation split of {train.name!r} ({len(train)} images): "
+            "expected a class with at least 2 images"
+        )
+    validation = train.subset(held_out.nonzero().flatten())
+    rest = train.subset((~held_out).nonzero().flatten())
+    name = f"{train.name} (validation split)"
+    return rest, ImageSet(validation.images, validation.labels, validation.classes, name)

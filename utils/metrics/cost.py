@@ -1,0 +1,227 @@
+"""MACs and parameters of a network, by the physical and by the paper rule."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from utils.runs.borrowed_state import evaluating
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED_CONVS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_COUNTED = (*_CONVS, *_TRANSPOSED_CONVS, nn.Linear)
+
+# The operator each counted module runs; its MACs come from the module's shapes.
+_CONV_OPS = frozenset({"aten.convolution"})
+_LINEAR_OPS = frozenset({"aten.linear", "aten.addmm", "aten.mm", "aten.bmm"})
+
+# Operators that move, compare or add numbers: nothing in them is a multiplication. Whatever is
+# neither here, nor a view, nor counted is reported, so an operator nobody thought of shows up.
+_FREE_NAMES = """
+    abs add add_ amax amin arange argmax argmin argsort as_strided_ bitwise_and bitwise_not cat
+    ceil clamp clamp_ clamp_max clamp_max_ clamp_min clamp_min_ clone constant_pad_nd
+    contiguous copy copy_ cumsum embedding empty empty_like eq fill_ flip floor full full_like
+    gather ge gt hardtanh hardtanh_ index index_add index_add_ index_copy index_copy_ index_put
+    index_put_ index_select isfinite le lift_fresh logical_and logical_not lt masked_fill
+    masked_fill_ max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d
+    max_pool3d_with_indices maximum min minimum ne neg new_empty new_full new_ones new_zeros
+    ones ones_like pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d relu relu_
+    repeat replication_pad1d replication_pad2d roll round scalar_tensor scatter scatter_
+    scatter_add scatter_add_ select_scatter sign slice_scatter sort squeeze_ stack sub sub_ sum
+    t_ threshold threshold_ topk transpose_ unsqueeze_ upsample_nearest1d upsample_nearest2d
+    where zero_ zeros zeros_like _local_scalar_dense _to_copy _unsafe_index _unsafe_view
+"""
+_FREE_OPS = frozenset(f"aten.{name}" for name in _FREE_NAMES.split())
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One conv or linear: `macs` of all its calls for one image, its own weight and bias counted.
+
+    `filters` is the number of output slices of its weight, `inputs` of input channels (features).
+    """
+
+    name: str
+    kind: str
+    macs: int
+    parameters: int
+    filters: int
+    inputs: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs for one image.
+
+    `parameters` are all the network's, norms included. `layers` come in the order of their first
+    call. `uncounted` names the multiplying operators that ran and are in no MAC here.
+    """
+
+    macs: int
+    parameters: int
+    layers: tuple[LayerCost, ...]
+    uncounted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PaperCost:
+    """What HRank's own counter gives: MACs (a linear's biases among them), no norm parameters."""
+
+    macs: int
+    parameters: int
+
+
+def physical_cost(model: nn.Module, example: Tensor) -> Cost:
+    """Conv and linear MACs, and all parameters, of the network that is really there.
+
+    Convs of one to three dimensions, grouped and transposed ones, and linears are counted from
+    the shapes that occur when `example` [1, C, H, W] passes in eval mode; adding a bias is not a
+    MAC. A module called twice costs its MACs twice and its parameters once. Multiplications at
+    padded zeros count, as in every published table.
+
+    Raises:
+        ValueError: `example` is not one image.
+    """
+    layers, uncounted = _run(model, example)
+    macs = sum(layer.macs for layer in layers)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(macs, parameters, layers, uncounted)
+
+
+def paper_cost(model: nn.Module, example: Tensor, kept: Mapping[str, int]) -> PaperCost:
+    """MACs and parameters that HRank's tables print for the dense `model` with filters removed.
+
+    `kept` maps the name of a conv to how many of its filters stay; a conv that is not named
+    keeps all. A removed filter takes its own MACs and parameters along, and the next layer's
+    input channels stay. A linear is never pruned and costs its weights and biases as MACs.
+    Norms cost nothing and have no parameters here.
+
+    Raises:
+        ValueError: `example` is not one image, or `kept` names no conv of the network or a
+            number of filters that the conv does not have.
+    """
+    layers, _ = _run(model, example)
+    _check_kept(kept, {layer.name: layer for layer in layers if layer.kind != "Linear"})
+    macs = parameters = 0
+    for layer in layers:
+        if layer.kind == "Linear":
+            macs += layer.parameters
+            parameters += layer.parameters
+        else:  # both products are multiples of the filter count: the divisions are exact
+            stays = int(kept.get(layer.name, layer.filters))
+            macs += layer.macs * stays // layer.filters
+            parameters += layer.parameters * stays // layer.filters
+    return PaperCost(macs, parameters)
+
+
+def _check_kept(kept: Mapping[str, int], convs: Mapping[str, LayerCost]) -> None:
+    for name, number in kept.items():
+        if name not in convs:
+            raise ValueError(f"kept filters: expected the name of a conv that runs, got {name!r}")
+        filters = convs[name].filters
+        if not 0 <= number <= filters or number != int(number):
+            raise ValueError(
+                f"kept filters of {name}: expected a whole number from 0 to {filters}, got {number}"
+            )
+
+
+def _run(model: nn.Module, example: Tensor) -> tuple[tuple[LayerCost, ...], tuple[str, ...]]:
+    """Pass `example` through `model` once: the layers called, and operators left uncounted."""
+    if example.ndim < 2 or len(example) != 1:
+        raise ValueError(
+            f"example: expected one image [1, C, H, W], got shape {list(example.shape)}"
+        )
+    counter = _Counter()
+    # Under no_grad, unlike inference mode, composite operators reach the counter in their parts.
+    with evaluating(model), torch.no_grad(), _watching(model, counter), counter:
+        model(example)
+    layers = tuple(
+        LayerCost(name, macs=macs, **_shape_of(model.get_submodule(name)))
+        for name, macs in counter.macs.items()
+    )
+    return layers, tuple(sorted(counter.uncounted))
+
+
+class _Counter(TorchDispatchMode):
+    """The MACs of each layer so far, and the operators seen that multiply outside of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.macs: dict[str, int] = {}
+        self.uncounted: set[str] = set()
+        self.running: list[frozenset[str]] = []  # operators that the running layer accounts for
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = str(func.overloadpacket)
+        accounted = self.running and name in self.running[-1]
+        if not (accounted or name in _FREE_OPS or func.is_view) and _has_floats(out):
+            self.uncounted.add(str(func).removesuffix(".default"))
+        return out
+
+
+@contextmanager
+def _watching(model: nn.Module, counter: _Counter) -> Iterator[None]:
+    """Tell `counter` when a counted module starts and what its call cost; unhook at exit."""
+    handles = []
+    try:
+        for name, module in model.named_modules():
+            if isinstance(module, _COUNTED):
+                handles += _hook(name, module, counter)
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(name: str, module: nn.Module, counter: _Counter) -> list:
+    ops = _LINEAR_OPS if isinstance(module, nn.Linear) else _CONV_OPS
+
+    def enter(module, args, kwargs):
+        counter.running.append(ops)
+
+    def leave(module, args, kwargs, out):
+        counter.running.pop()
+        features = args[0] if args else kwargs["input"]
+        counter.macs[name] = counter.macs.get(name, 0) + _call_macs(module, features, out)
+
+    return [
+        module.register_forward_pre_hook(enter, with_kwargs=True),
+        module.register_forward_hook(leave, with_kwargs=True),
+    ]
+
+
+def _call_macs(module: nn.Module, features: Tensor, out: Tensor) -> int:
+    """MACs of one call: each number on one side meets one slice of the weight.
+
+    A transposed conv spreads every input number over weight [C_in, C_out / groups, ...]; a conv
+    or a linear gathers every output number from weight [C_out, C_in / groups, ...].
+    """
+    side = features if isinstance(module, _TRANSPOSED_CONVS) else out
+    return side.numel() * module.weight[0].numel()
+
+
+def _shape_of(module: nn.Module) -> dict:
+    """Kind, own parameters, filters and inputs, read off the weight that is really there."""
+    outer, inner = module.weight.shape[:2]
+    inner *= getattr(module, "groups", 1)
+    transposed = isinstance(module, _TRANSPOSED_CONVS)
+    bias = 0 if module.bias is None else module.bias.numel()
+    return {
+        "kind": next(kind.__name__ for kind in _COUNTED if isinstance(module, kind)),
+        "parameters": module.weight.numel() + bias,
+        "filters": inner if transposed else outer,
+        "inputs": outer if transposed else inner,
+    }
+
+
+def _has_floats(out: object) -> bool:
+    """Whether an operator's result holds real or complex numbers, not only indices or flags."""
+    values = out if isinstance(out, (tuple, list)) else [out]
+    return any(
+        isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+        for value in values
+    )

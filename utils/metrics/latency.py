@@ -1,0 +1,96 @@
+"""Wall-clock time of a forward pass, measured so that networks can be compared."""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from utils.runs.borrowed_state import evaluating
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one forward pass of a batch: median and the 10th and 90th percentile, in ms."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    batch_size: int
+    threads: int
+    device: str
+
+
+def measure_latency(
+    model: nn.Module, example: Tensor, *, repeats: int = 30, warmup: int = 5
+) -> Latency:
+    """Latency of `model` in eval mode on `example` [N, C, H, W], over `repeats` timed passes.
+
+    `warmup` passes go before and are not timed. On a GPU each pass is waited for.
+
+    Raises:
+        ValueError: `repeats` is below 1 or `warmup` below 0.
+    """
+    return compare_latency({"model": model}, example, repeats, warmup=warmup)["model"]
+
+
+def compare_latency(
+    models: Mapping[str, nn.Module], example: Tensor, repeats: int = 30, *, warmup: int = 5
+) -> dict[str, Latency]:
+    """Latency of each of `models` on the same `example` [N, C, H, W], timed in turns.
+
+    Every round times each model once, starting with another one each time, so that noise from
+    elsewhere on the machine hits all alike.
+
+    Raises:
+        ValueError: `repeats` is below 1 or `warmup` below 0.
+    """
+    if repeats < 1 or warmup < 0:
+        raise ValueError(
+            "latency: expected repeats >= 1 and warmup >= 0, "
+            f"got repeats={repeats}, warmup={warmup}"
+        )
+    times_ms = {name: [] for name in models}
+    with ExitStack() as stack, torch.inference_mode():
+        for model in models.values():
+            stack.enter_context(evaluating(model))
+        for turn in range(-warmup, repeats):
+            for name in _rotated(list(models), turn):
+                elapsed_ms = _pass_ms(models[name], example)
+                if turn >= 0:
+                    times_ms[name].append(elapsed_ms)
+    return {name: _summary(times, example) for name, times in times_ms.items()}
+
+
+def _rotated(names: list[str], turn: int) -> list[str]:
+    first = turn % max(len(names), 1)
+    return names[first:] + names[:first]
+
+
+def _pass_ms(model: nn.Module, example: Tensor) -> float:
+    _wait(example.device)
+    start = time.perf_counter()
+    model(example)
+    _wait(example.device)
+    return 1000 * (time.perf_counter() - start)
+
+
+def _wait(device: torch.device) -> None:
+    """Let queued work finish: a GPU's forward pass returns before it is computed."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _summary(times_ms: list[float], example: Tensor) -> Latency:
+    quantiles = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    p10, median, p90 = torch.tensor(times_ms, dtype=torch.float64).quantile(quantiles).tolist()
+    return Latency(
+        median_ms=median,
+        p10_ms=p10,
+        p90_ms=p90,
+        batch_size=len(example),
+        threads=torch.get_num_threads(),
+        device=str(example.device),
+    )

@@ -1,0 +1,43 @@
+"""Masks: pruned filters are zero, with their norms' scale and shift, and stay zero in training."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from models.channel_graph import ChannelGraph
+from models.channel_relations import Filters, Norm
+
+
+class ChannelMasks:
+    """Zeroes every masked filter of a model, in place and in one fused pass.
+
+    A filter's weight and bias are zeroed, and scale and shift of every norm position that is then
+    zero, so that the filter's channel is exactly zero in training as in evaluation (as the official
+    `grad_mask` does after each optimizer step).
+    """
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]):
+        alive = graph.alive(masks)
+        self._parameters: list[Tensor] = []
+        self._factors: list[Tensor] = []  # 1 is kept, 0 is pruned
+        for relation in graph.relations:
+            if isinstance(relation, Filters | Norm) and not alive[relation.outputs].all():
+                self._add(model.get_submodule(relation.module), alive[relation.outputs])
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Zero the masked entries; call it after every optimizer step."""
+        if self._parameters:
+            torch._foreach_mul_(self._parameters, self._factors)
+
+    def _add(self, module: nn.Module, alive: Tensor) -> None:
+        for name, parameter in module.named_parameters(recurse=False):
+            factor = alive.to(parameter)
+            if name == "weight" and getattr(module, "transposed", False):
+                blocks = factor.reshape(module.groups, 1, -1)  # weight is [C_in, C_out / groups]
+                factor = blocks.expand(-1, parameter.size(0) // module.groups, -1).flatten(0, 1)
+            self._parameters.append(parameter)
+            trailing = [1] * (parameter.dim() - factor.dim())
+            self._factors.append(factor.reshape(*factor.shape, *trailing))

@@ -1,0 +1,93 @@
+"""A pruning plan: which filters of which conv stay, as data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.pruning.compress_rates import num_removed
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """The filters of one conv that stay, in ascending order."""
+
+    conv: str
+    rate: float
+    filters: int
+    kept: tuple[int, ...]
+    cut_score: float | None = None  # the highest score among the removed filters
+    tied_at_cut: bool = False  # a kept filter scores no more: only its index decided
+
+    def __post_init__(self) -> None:
+        in_order = list(self.kept) == sorted(set(self.kept))
+        if not self.kept or not in_order or self.kept[0] < 0 or self.kept[-1] >= self.filters:
+            raise ValueError(
+                f"plan for {self.conv!r}: kept indices must be ascending, within "
+                f"[0, {self.filters}), and at least one; got {list(self.kept)}"
+            )
+
+    @property
+    def removed(self) -> int:
+        """Number of filters that go."""
+        return self.filters - len(self.kept)
+
+    def mask(self) -> Tensor:
+        """Return bool [filters], True is kept."""
+        mask = torch.zeros(self.filters, dtype=torch.bool)
+        mask[list(self.kept)] = True
+        return mask
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """The layer plans of a network, in rate order."""
+
+    layers: tuple[LayerPlan, ...]
+
+    def masks(self, first: int | None = None) -> dict[str, Tensor]:
+        """Return {conv: mask} of the layers that lose filters, of the `first` n layers only."""
+        return {layer.conv: layer.mask() for layer in self.layers[:first] if layer.removed}
+
+    def num_kept(self) -> dict[str, int]:
+        """Return {conv: filters that stay}."""
+        return {layer.conv: len(layer.kept) for layer in self.layers}
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Return the plan as JSON-able data."""
+        return [{**asdict(layer), "kept": list(layer.kept)} for layer in self.layers]
+
+    @staticmethod
+    def from_list(layers: Sequence[Mapping[str, Any]]) -> "PruningPlan":
+        """Read what `as_list` wrote.
+
+        Raises:
+            ValueError: if kept indices are out of range, repeated, or missing.
+        """
+        return PruningPlan(
+            tuple(LayerPlan(**{**layer, "kept": tuple(layer["kept"])}) for layer in layers)
+        )
+
+
+def plan_by_rates(scores: Mapping[str, Tensor], rates: Sequence[float]) -> PruningPlan:
+    """Plan to remove the int(rate * F) lowest-scoring filters of every conv.
+
+    Ties go by index: of equal scores the lower index is removed first, as a stable sort has it.
+
+    Args:
+        scores: {conv: [F]}, in the order of `rates`.
+    """
+    pairs = zip(scores.items(), rates, strict=True)
+    return PruningPlan(tuple(_plan_layer(conv, score, rate) for (conv, score), rate in pairs))
+
+
+def _plan_layer(conv: str, scores: Tensor, rate: float) -> LayerPlan:
+    removed = num_removed(rate, len(scores))
+    ordered, order = scores.sort(stable=True)
+    kept = tuple(sorted(order[removed:].tolist()))
+    if not removed:
+        return LayerPlan(conv, rate, len(scores), kept)
+    cut = float(ordered[removed - 1])
+    return LayerPlan(conv, rate, len(scores), kept, cut, bool(ordered[removed] == cut))

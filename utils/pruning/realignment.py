@@ -1,0 +1,314 @@
+"""Where the shrunken network must pick or zero-fill channels before an operation reads them.
+
+Data movement is checked by running it: every element of every shrunken value gets the id of the
+element of the full value that it stands for, the operation runs on the ids, and the result must
+hold the ids it should. Where it does not (a chunk whose halves shrank differently, a zero pad of
+fixed size), the operation is replaced by one gather from the values before it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.fx as fx
+import torch.nn as nn
+from torch import Tensor
+
+from models.channel_graph import ChannelGraph
+from models.channel_labels import MOVEMENTS, axis_vector, is_tensors, operation_name, run_movement
+from models.channel_relations import Combined, Constants, Filters, Norm, Whole
+
+
+class ChannelGather(nn.Module):
+    """Output channel i is channel index[i] of the sources joined along `dim`, or zero for -1."""
+
+    def __init__(self, index: tuple[int, ...], dim: int):
+        super().__init__()
+        self.dim, self.width = dim, len(index)
+        filled = torch.tensor([i >= 0 for i in index])
+        picked = torch.tensor(index)[filled]
+        whole = torch.equal(picked, torch.arange(len(picked)))
+        self.register_buffer("picked", None if whole else picked, persistent=False)
+        targets = None if filled.all() else filled.nonzero().flatten()
+        self.register_buffer("targets", targets, persistent=False)
+        self.num_picked = len(picked)
+
+    def forward(self, *sources: Tensor) -> Tensor:
+        joined = sources[0] if len(sources) == 1 else torch.cat(sources, self.dim)
+        if self.picked is not None:
+            joined = joined.index_select(self.dim, self.picked)
+        elif joined.size(self.dim) != self.num_picked:
+            joined = joined.narrow(self.dim, 0, self.num_picked)
+        if self.targets is None:
+            return joined
+        shape = list(joined.shape)
+        shape[self.dim] = self.width
+        return joined.new_zeros(shape).index_copy(self.dim, self.targets, joined)
+
+    def extra_repr(self) -> str:
+        zeros = 0 if self.targets is None else self.width - len(self.targets)
+        return f"{self.width} channels along dim {self.dim}, {zeros} of them zero"
+
+
+@dataclass(frozen=True)
+class Gather:
+    """A value to be made: `index` into the sources' shrunken channels along `dim`, -1 for zero."""
+
+    sources: tuple[fx.Node, ...]
+    index: tuple[int, ...]
+    dim: int
+
+
+@dataclass
+class Realignment:
+    """The gathers a shrunken network needs: before (node, operand), or instead of a node."""
+
+    operands: dict[tuple[fx.Node, fx.Node], Gather] = field(default_factory=dict)
+    replaced: dict[fx.Node, Gather | fx.Node] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.operands or self.replaced)
+
+
+def realign(graph: ChannelGraph, model: nn.Module, keep: Tensor) -> Realignment:
+    """Find every place where the network that keeps `keep` [num_labels] needs a gather.
+
+    Raises:
+        ValueError: naming the node, if the channels it must receive cannot be gathered.
+    """
+    walk = _Walk(graph, model, keep)
+    for node in graph.graph.nodes:
+        walk.visit(node)
+    return walk.found
+
+
+class _Walk:
+    """Goes through the nodes in order, following the ids of elements through data movement."""
+
+    def __init__(self, graph: ChannelGraph, model: nn.Module, keep: Tensor):
+        self.graph, self.model, self.keep = graph, model, keep
+        self.found = Realignment()
+        self.relations = {r.node: r for r in graph.relations}
+        self.kept_inputs = {m: inputs for m, (_, inputs) in graph.kept_positions(keep).items()}
+        self.full: dict[fx.Node, Any] = {}  # ids of a value's elements, [2, ...] each
+        self.small: dict[fx.Node, Any] = {}  # the ids that are left; None if it could not run
+        self.first_ids: list[tuple[int, fx.Node]] = []
+        self.next_id = 2  # 0 is a padded zero, 1 a padded constant
+
+    def visit(self, node: fx.Node) -> None:
+        if not is_tensors(self.graph.labels[node]) and node.op != "output":
+            self._plain(node)
+            return
+        relation = self.relations.get(node.name)
+        if isinstance(relation, Filters | Norm):
+            labels = self.graph.labels[node]
+            dim = axis_vector(labels)[0] if labels.size(1) > 1 else 1
+            self._want(node, node.all_input_nodes[0], dim, self.kept_inputs[relation.module])
+        elif isinstance(relation, Whole) or node.op == "output":
+            self._want_everything(node)
+        elif isinstance(relation, Combined | Constants):
+            self._elementwise(node)
+        elif node.op.startswith("call") and operation_name(node, self.model) in MOVEMENTS:
+            self._move(node)
+        elif node.op.startswith("call") and self._irregular(node):
+            self._carry(node)
+
+    # --- what operations must receive ---
+
+    def _want(self, node: fx.Node, operand: fx.Node, dim: int, wanted: Tensor) -> None:
+        """Make `node` read exactly the `wanted` positions of the full operand along `dim`."""
+        present = self._positions(operand, dim)
+        if torch.equal(present, wanted):
+            return
+        place = torch.full((self.graph.labels[operand].size(dim),), -1)
+        place[present] = torch.arange(len(present))
+        index = tuple(place[wanted].tolist())
+        self.found.operands[node, operand] = Gather((operand,), index, dim)
+
+    def _want_everything(self, node: fx.Node) -> None:
+        for operand in node.all_input_nodes:
+            labels = self.graph.labels[operand]
+            if isinstance(labels, Tensor) and axis_vector(labels) is not None:
+                dim = axis_vector(labels)[0]
+                self._want(node, operand, dim, torch.arange(labels.size(dim)))
+
+    def _elementwise(self, node: fx.Node) -> None:
+        labels = self.graph.labels[node]
+        operands = [n for n in node.all_input_nodes if isinstance(self.graph.labels[n], Tensor)]
+        if any(axis_vector(self.graph.labels[n]) is None for n in operands if n.op != "get_attr"):
+            self._irregular_elementwise(node, operands)
+            return
+        dim = axis_vector(labels)[0]
+        wanted = self._positions(node, dim)
+        for operand in operands:
+            own = self.graph.labels[operand]
+            own_dim = own.dim() - (labels.dim() - dim)  # broadcasting aligns on the right
+            if own_dim >= 0 and own.size(own_dim) > 1:
+                self._want(node, operand, own_dim, wanted)
+
+    def _irregular_elementwise(self, node: fx.Node, operands: list[fx.Node]) -> None:
+        """Check a reduction over stacked values; their rows were aligned when they were stacked."""
+        labels, source = self.graph.labels[node], operands[0]
+        found = axis_vector(labels)
+        if len(operands) > 1 or found is None or self._ids(source)[1] is None:
+            raise self._error(node)
+        full, small = self._ids(source)
+        dims = [d for d in range(full.dim()) if full.size(d) == labels.size(found[0])]
+        for dim in dims:
+            if _matches(small, full.index_select(dim, self._positions(node, found[0]))):
+                return
+        raise self._error(node)
+
+    # --- data movement ---
+
+    def _move(self, node: fx.Node) -> None:
+        labels = self.graph.labels[node]
+        found = axis_vector(labels) if isinstance(labels, Tensor) else None
+        if isinstance(labels, Tensor) and found is None:
+            self._align_joined(node)
+        full = run_movement(node, self.model, *self._arguments(node, 0))
+        try:
+            small = run_movement(node, self.model, *self._arguments(node, 1))
+        except (RuntimeError, IndexError, TypeError, ValueError):
+            small = None  # does not fit the shrunken value; what reads it must gather
+        if found is None:
+            self.full[node], self.small[node] = full, small
+            return
+        dim = found[0]
+        wanted = full.index_select(dim, self._positions(node, dim))
+        if small is None or not _matches(small, wanted):
+            self.found.replaced[node] = self._gathered(node, wanted, dim)
+
+    def _carry(self, node: fx.Node) -> None:
+        """An elementwise function on a value whose channels do not lie along one dimension."""
+        self.full[node], self.small[node] = self._ids(node.all_input_nodes[0])
+
+    def _align_joined(self, node: fx.Node) -> None:
+        """Values stacked on one another keep the same positions: those that any of them keeps."""
+        operands = [n for n in node.all_input_nodes if isinstance(self.graph.labels[n], Tensor)]
+        axes = [axis_vector(self.graph.labels[n]) for n in operands]
+        if len(operands) < 2 or any(a is None or a[0] != axes[0][0] for a in axes):
+            return
+        dim = axes[0][0]
+        wanted = torch.cat([self._positions(n, dim) for n in operands]).unique()
+        for operand in operands:
+            self._want(node, operand, dim, wanted)
+
+    def _gathered(self, node: fx.Node, wanted: Tensor, dim: int) -> Gather | fx.Node:
+        """Return the gather that makes the `wanted` ids out of the nearest regular values."""
+        channels = wanted.movedim(dim, 0).flatten(1)  # [C, rest]
+        sources: list[fx.Node] = []
+        picks: list[tuple[fx.Node, int] | None] = []
+        for ids in channels:
+            source, position = self._origin(int(ids[0]))
+            if source is None and ids.any():
+                raise self._error(node)
+            picks.append(None if source is None else (source, position))
+            if source is not None and source not in sources:
+                sources.append(source)
+        place, start = {}, 0
+        for source in sources:
+            self._check_same(node, source, channels, picks, dim)
+            for i, position in enumerate(self._positions(source, dim).tolist()):
+                place[source, position] = start + i
+            start += len(self._positions(source, dim))
+        index = tuple(-1 if pick is None else place.get(pick, -1) for pick in picks)
+        if len(sources) == 1 and index == tuple(range(start)):
+            return sources[0]
+        return Gather(tuple(sources), index, dim)
+
+    def _origin(self, element: int) -> tuple[fx.Node | None, int]:
+        """Return the value an element id belongs to and the id's position along its channels."""
+        if element < 2:
+            return None, -1
+        start, node = max((s, n) for s, n in self.first_ids if s <= element)
+        full = self._ids(node)[0]
+        dim = axis_vector(self.graph.labels[node])[0]
+        rest = full[0].numel() // full.size(1) if dim == 1 else 0
+        if dim != 1:
+            where = (full[0] == element).nonzero()[0]
+            return node, int(where[dim - 1])
+        return node, (element - start) // rest
+
+    def _check_same(
+        self,
+        node: fx.Node,
+        source: fx.Node,
+        channels: Tensor,
+        picks: list[tuple[fx.Node, int] | None],
+        dim: int,
+    ) -> None:
+        rows = [i for i, pick in enumerate(picks) if pick is not None and pick[0] is source]
+        positions = torch.tensor([picks[i][1] for i in rows])
+        full = self._ids(source)[0]
+        if full.dim() <= dim:
+            raise self._error(node)
+        expected = full.index_select(dim, positions).movedim(dim, 0).flatten(1)
+        if not torch.equal(channels[rows], expected):
+            raise self._error(node)
+
+    # --- ids, positions, plain values ---
+
+    def _ids(self, node: fx.Node) -> tuple[Any, Any]:
+        """Return (ids of the full value, ids of the shrunken value)."""
+        if node not in self.full:
+            labels = self.graph.labels[node]
+            found = axis_vector(labels)
+            if found is None:
+                raise self._error(node)
+            count = labels[0].numel()
+            ids = torch.arange(self.next_id, self.next_id + count).reshape(1, *labels.shape[1:])
+            self.full[node] = ids.expand(labels.shape)
+            self.small[node] = self.full[node].index_select(
+                found[0], self._positions(node, found[0])
+            )
+            self.first_ids.append((self.next_id, node))
+            self.next_id += count
+        return self.full[node], self.small[node]
+
+    def _arguments(self, node: fx.Node, which: int) -> tuple[Any, Any]:
+        def value(source: fx.Node) -> Any:
+            if not is_tensors(self.graph.labels[source]):
+                return self.graph.labels[source] if which == 0 else self.small[source]
+            ids = self._ids(source)[which]
+            gather = self.found.operands.get((node, source))
+            if which == 1 and gather is not None:
+                return ChannelGather(gather.index, gather.dim)(ids)
+            if ids is None:
+                raise ValueError("a value before this one could not be made")
+            return ids
+
+        return fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
+
+    def _plain(self, node: fx.Node) -> None:
+        """Work out a size or another number as it is in the shrunken network."""
+        if not node.op.startswith("call"):
+            self.small[node] = self.graph.labels[node]
+            return
+        try:
+            args, kwargs = self._arguments(node, 1)
+            if node.op == "call_method":
+                self.small[node] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            else:
+                self.small[node] = node.target(*args, **kwargs)
+        except (ValueError, RuntimeError):
+            self.small[node] = self.graph.labels[node]
+
+    def _positions(self, node: fx.Node, dim: int) -> Tensor:
+        """Return the positions along `dim` that the shrunken value keeps."""
+        labels = self.graph.labels[node]
+        vector = labels.movedim(dim, 0).flatten(1)[:, 0]
+        return self.keep[vector].nonzero().flatten()
+
+    def _irregular(self, node: fx.Node) -> bool:
+        labels = self.graph.labels[node]
+        return isinstance(labels, Tensor) and axis_vector(labels) is None
+
+    def _error(self, node: fx.Node) -> ValueError:
+        name = operation_name(node, self.model)
+        return ValueError(f"node {node.name!r} ({name}): cannot realign the channels that are left")
+
+
+def _matches(small: Tensor, wanted: Tensor) -> bool:
+    """True if the ids agree; a zero that was filled in stands for a dead channel."""
+    return small.shape == wanted.shape and bool(((small == wanted) | (small == 0)).all())

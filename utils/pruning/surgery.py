@@ -1,0 +1,129 @@
+"""Removal: a smaller network that computes what the masked one computes.
+
+Every value of the network keeps exactly the channels that are alive and needed. Where an operation
+would receive other channels than it must (a residual sum of convs that kept different filters, a
+zero-padded shortcut, a chunk whose halves shrank differently), a `ChannelGather` in front of it
+picks them and fills dead ones with zeros. The law follows by construction.
+"""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+import torch.fx as fx
+import torch.nn as nn
+from torch import Tensor
+
+from models.channel_graph import ChannelGraph
+from models.channel_labels import MOVEMENTS, operation_name
+from utils.pruning.realignment import ChannelGather, Gather, Realignment, realign
+
+
+@torch.no_grad()
+def remove_filters(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]) -> nn.Module:
+    """Return a smaller copy of `model` without the masked filters; `model` stays as it is.
+
+    The copy keeps the model's class where its `forward` still fits, else it is a
+    torch.fx.GraphModule of the same submodules; state-dict names are the same either way.
+
+    Args:
+        graph: the channel graph of `model`.
+        masks: {module: bool [filters]}, True is kept; modules left out are kept whole.
+
+    Raises:
+        ValueError: if a mask does not fit, leaves a layer without filters, or an operation cannot
+            be realigned to the channels that are left.
+    """
+    for module, mask in masks.items():
+        if not mask.any():
+            raise ValueError(f"mask for {module!r} keeps no filter: expected at least one")
+    keep = graph.kept(masks)
+    realignment = realign(graph, model, keep)
+    slim = copy.deepcopy(model)
+    for name, (outputs, inputs) in graph.kept_positions(keep).items():
+        _shrink(slim.get_submodule(name), outputs, inputs)
+    return _rewritten(slim, graph, realignment) if realignment else slim
+
+
+def _shrink(module: nn.Module, outputs: Tensor, inputs: Tensor) -> None:
+    """Cut the module's parameters and buffers down to the given positions, in place."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        _shrink_conv(module, outputs, inputs)
+    elif isinstance(module, nn.Linear):
+        _replace(module, "weight", module.weight[outputs][:, inputs])
+        _replace(module, "bias", _rows(module.bias, outputs))
+        module.out_features, module.in_features = len(outputs), len(inputs)
+    else:
+        _shrink_norm(module, outputs)
+
+
+def _shrink_conv(conv: nn.modules.conv._ConvNd, outputs: Tensor, inputs: Tensor) -> None:
+    weight = conv.weight.transpose(0, 1) if conv.transposed else conv.weight
+    if conv.groups == 1:
+        weight = weight[outputs][:, inputs]
+        _replace(conv, "weight", weight.transpose(0, 1) if conv.transposed else weight)
+    else:  # whole groups go: each has the same filters and reads the same number of channels
+        kept = inputs if conv.transposed else outputs
+        _replace(conv, "weight", conv.weight[kept])
+        conv.groups = len(outputs) * conv.groups // conv.out_channels
+    _replace(conv, "bias", _rows(conv.bias, outputs))
+    conv.out_channels, conv.in_channels = len(outputs), len(inputs)
+
+
+def _shrink_norm(norm: nn.Module, kept: Tensor) -> None:
+    for name, tensor in [*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)]:
+        if tensor.dim() == 1:
+            _replace(norm, name, tensor[kept])
+    if isinstance(norm, nn.GroupNorm):
+        norm.num_groups = len(kept) * norm.num_groups // norm.num_channels
+        norm.num_channels = len(kept)
+    elif isinstance(norm, nn.LayerNorm):
+        norm.normalized_shape = (len(kept),)
+    else:
+        norm.num_features = len(kept)
+
+
+def _rows(tensor: Tensor | None, kept: Tensor) -> Tensor | None:
+    return None if tensor is None else tensor[kept]
+
+
+def _replace(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+    old = getattr(module, name)
+    if old is None or tensor is None:
+        return
+    fresh = tensor.detach().clone(memory_format=torch.contiguous_format)
+    if isinstance(old, nn.Parameter):
+        fresh = nn.Parameter(fresh, requires_grad=old.requires_grad)
+    setattr(module, name, fresh)
+
+
+def _rewritten(slim: nn.Module, graph: ChannelGraph, realignment: Realignment) -> fx.GraphModule:
+    """Return `slim` as an fx module whose operations read through the realignment's gathers."""
+    new, copies, made = fx.Graph(), {}, {}
+    root = fx.GraphModule(slim, graph.graph)
+
+    def value(gather: Gather | fx.Node) -> fx.Node:
+        if isinstance(gather, fx.Node):
+            return copies[gather]
+        if gather not in made:
+            name = f"gather_{len(made)}"
+            root.add_submodule(name, ChannelGather(gather.index, gather.dim))
+            made[gather] = new.call_module(name, tuple(copies[s] for s in gather.sources))
+        return made[gather]
+
+    for node in graph.graph.nodes:
+        if node in realignment.replaced:
+            copies[node] = value(realignment.replaced[node])
+            continue
+        edits = {o: value(g) for (n, o), g in realignment.operands.items() if n is node}
+        copies[node] = new.node_copy(node, lambda n, edits=edits: edits.get(n, copies[n]))
+    _drop_unread_movement(new, slim)
+    return fx.GraphModule(root, new, class_name=type(slim).__name__)
+
+
+def _drop_unread_movement(graph: fx.Graph, root: nn.Module) -> None:
+    """Erase data movement whose result was replaced; it may not fit the smaller tensors."""
+    for node in reversed(graph.nodes):
+        called = node.op in ("call_function", "call_method")
+        if called and not node.users and operation_name(node, root) in MOVEMENTS:
+            graph.erase_node(node)

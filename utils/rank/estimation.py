@@ -1,0 +1,117 @@
+"""Average rank of each filter's feature map over images, all layers in one sweep."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from utils.rank.matrix_rank import map_ranks
+from utils.runs.borrowed_state import evaluating
+
+
+@dataclass(frozen=True)
+class RankStatistics:
+    """Ranks of one layer's feature maps, summed exactly over the images."""
+
+    total: Tensor  # int64 [C], sum of ranks
+    total_of_squares: Tensor  # int64 [C]
+    images: int
+    map_size: tuple[int, int]
+
+    @property
+    def mean(self) -> Tensor:
+        """Average rank, float64 [C]: the filter's score (HRank, Eq. 5)."""
+        return self.total.double() / self.images
+
+    @property
+    def variance(self) -> Tensor:
+        """Population variance of the rank over the images, float64 [C]."""
+        return self.total_of_squares.double() / self.images - self.mean**2
+
+
+class _Totals:
+    """Running sums of one site."""
+
+    def __init__(self, site: str):
+        self.site = site
+        self.total: Tensor | int = 0
+        self.total_of_squares: Tensor | int = 0
+        self.map_size = (0, 0)
+
+    def add(self, maps: Tensor) -> None:  # [N, C, H, W]
+        try:
+            ranks = map_ranks(maps)
+        except ValueError as error:
+            raise ValueError(f"layer {self.site!r}: {error}") from None
+        self.total = self.total + ranks.sum(0)
+        self.total_of_squares = self.total_of_squares + (ranks * ranks).sum(0)
+        self.map_size = (maps.size(2), maps.size(3))
+
+
+@torch.no_grad()
+def estimate_ranks(
+    model: nn.Module,
+    sites: Iterable[str],
+    batches: Iterable[Tensor],
+    *,
+    after_layer: Callable[[str], None] | None = None,
+) -> dict[str, RankStatistics]:
+    """Rank the output of every module named in `sites` on all images, in one forward sweep.
+
+    Args:
+        batches: images [N, C, H, W], each batch on the model's device.
+        after_layer: called with the site's name after each layer of each batch (progress).
+
+    Returns:
+        {site: statistics}; sums are integers, so they do not depend on how images are batched.
+
+    Raises:
+        ValueError: if there are no images, a site is no module of the model, a site never runs,
+            or a feature map holds NaN or Inf; the message names the site.
+    """
+    totals = {site: _Totals(site) for site in sites}
+    images = 0
+
+    def record(site: str, maps: Tensor) -> None:
+        totals[site].add(maps)
+        if after_layer:
+            after_layer(site)
+
+    with evaluating(model), _outputs_of(model, totals, record):
+        for batch in batches:
+            model(batch)
+            images += len(batch)
+    if images == 0:
+        raise ValueError("cannot average ranks over no images")
+    return {site: _statistics(sums, images) for site, sums in totals.items()}
+
+
+def _statistics(sums: _Totals, images: int) -> RankStatistics:
+    if not isinstance(sums.total, Tensor):
+        raise ValueError(f"layer {sums.site!r} did not run: expected a module that forward calls")
+    return RankStatistics(sums.total.cpu(), sums.total_of_squares.cpu(), images, sums.map_size)
+
+
+@contextmanager
+def _outputs_of(
+    model: nn.Module, sites: Mapping[str, _Totals], record: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    """Call `record(site, output)` whenever a site's module has run, while the context is open."""
+    modules = dict(model.named_modules())
+    handles = []
+    try:
+        for site in sites:
+            if site not in modules:
+                raise ValueError(f"layer {site!r}: the network has no module of that name")
+            handles.append(
+                modules[site].register_forward_hook(
+                    lambda module, inputs, output, site=site: record(site, output)
+                )
+            )
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,105 @@
+"""Rank files: `rank_conv/<arch>/rank_conv<i>.npy` and their `manifest.json`."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.rank_layers import RankLayer
+from utils.rank.estimation import RankStatistics
+from utils.runs.atomic_write import write_array, write_json
+
+MANIFEST = "manifest.json"
+
+
+def write_ranks(
+    folder: Path,
+    layers: Iterable[RankLayer],
+    statistics: Mapping[str, RankStatistics],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write one float32 `.npy` per layer (the official names), then the manifest.
+
+    `statistics` maps each layer's site to its ranks; `provenance` goes into the manifest as it is.
+    An old manifest is removed first and the new one written last: a folder that holds a manifest
+    holds the ranks it speaks of.
+    """
+    (folder / MANIFEST).unlink(missing_ok=True)
+    entries = []
+    for layer in layers:
+        found = statistics[layer.site]
+        write_array(folder / layer.file, found.mean.numpy().astype(np.float32))
+        entries.append(
+            {
+                "file": layer.file,
+                "conv": layer.conv,
+                "site": layer.site,
+                "map_size": list(found.map_size),
+                "mean": found.mean.tolist(),
+                "variance": found.variance.tolist(),
+            }
+        )
+    write_json(folder / MANIFEST, {**provenance, "layers": entries})
+
+
+def read_ranks(
+    folder: Path, arch: str, layers: Iterable[RankLayer], filters: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Read the average rank of every filter: {conv: float32 [filters]}.
+
+    A folder without a manifest (the official ones) is accepted.
+
+    Args:
+        filters: {conv: number of filters} that the files must fit.
+
+    Raises:
+        ValueError: naming the file, if it is missing or unreadable, has another length than the
+            conv, or holds a value that is no rank; or if the manifest speaks of another network.
+    """
+    if not folder.is_dir():
+        raise ValueError(
+            f"rank folder {folder} does not exist: expected rank_conv<i>.npy files, "
+            f"which `python rank_generation.py --arch {arch}` writes"
+        )
+    manifest = read_manifest(folder)
+    if manifest and manifest.get("arch") != arch:
+        raise ValueError(
+            f"rank folder {folder} was made for {manifest.get('arch')!r}: expected {arch!r}"
+        )
+    return {x.conv: _read_file(folder / x.file, x.conv, filters[x.conv]) for x in layers}
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the folder's manifest, or None where there is none.
+
+    Raises:
+        ValueError: if it is not valid JSON.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+
+
+def _read_file(path: Path, conv: str, filters: int) -> Tensor:
+    try:
+        ranks = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"rank file {path} is missing: expected ranks of {conv!r}") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"rank file {path} cannot be read as a .npy array: {error}") from None
+    if ranks.shape != (filters,):
+        raise ValueError(
+            f"rank file {path} holds shape {list(ranks.shape)}: "
+            f"expected [{filters}], one value per filter of {conv!r}"
+        )
+    if not np.issubdtype(ranks.dtype, np.floating) or not np.all(np.isfinite(ranks) & (ranks >= 0)):
+        raise ValueError(f"rank file {path} holds a value that is no rank: expected floats >= 0")
+    return torch.from_numpy(ranks.astype(np.float32))

@@ -1,0 +1,160 @@
+"""Checkpoints: a model's weights as plain tensors, out of it and back into one that they fit."""
+
+import hashlib
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_PROFILER_COUNTERS = ("total_ops", "total_params")  # buffers that thop leaves in a state dict
+_CLASSIFIERS = ("fc.", "linear.")  # the last layer is spelled either way in published files
+
+
+def load_file(path: str | os.PathLike) -> Any:
+    """Return what torch.save wrote to `path`, on the CPU, without running any code from it.
+
+    Raises:
+        ValueError: no such file, a folder, a damaged file, or one that holds pickled code.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"checkpoint {path} is a folder: expected a file written by torch.save")
+    if not path.exists():
+        raise ValueError(f"checkpoint {path} does not exist: expected a file written by torch.save")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on old formats, which load all the same
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise ValueError(f"checkpoint {path} cannot be read: expected a readable file") from error
+    except Exception as error:  # a damaged file can fail anywhere inside the reader
+        raise ValueError(_refusal(path, error)) from error
+
+
+def state_dict_of(content: Any, source: str | os.PathLike) -> dict[str, Tensor]:
+    """Return the state dict in `content`, with DataParallel's "module." and profilers' keys gone.
+
+    Args:
+        content: a bare state dict, or a dict that holds one under "state_dict".
+        source: where `content` came from, for the error message.
+
+    Raises:
+        ValueError: there is no state dict in `content`.
+    """
+    state = content
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        state = content["state_dict"]
+    expected = "expected a state dict, or a dict with a 'state_dict'"
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError(f"checkpoint {source} holds {_in_words(state)}: {expected}")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"checkpoint {source} holds {_in_words(value)} at {key!r}: {expected} of tensors"
+            )
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return {key: value for key, value in state.items() if not key.endswith(_PROFILER_COUNTERS)}
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the model's state dict on the CPU, ready to be written.
+
+    A copy, since torch.save writes the whole storage behind a tensor that views a part of it.
+    """
+    return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
+    """Fill `model` from a checkpoint file and return what else the file says, such as best_prec1.
+
+    The classifier may be spelled `fc` or `linear`, `num_batches_tracked` may be missing (then the
+    model's own stays). A file that does not fit leaves the model as it was.
+
+    Raises:
+        ValueError: the file cannot be loaded, or its names or shapes are not the model's.
+    """
+    content = load_file(path)
+    fill_model(model, state_dict_of(content, path), path)
+    if "state_dict" not in content:
+        return {}
+    return {key: value for key, value in content.items() if key != "state_dict"}
+
+
+def fill_model(model: nn.Module, state: Mapping[str, Tensor], source: str | os.PathLike) -> None:
+    """Copy `state` into `model`, all of it or, where it does not fit, nothing.
+
+    The classifier may be spelled `fc` or `linear`, whichever the model says.
+
+    Raises:
+        ValueError: one sentence with the first key that does not fit, and how many do not.
+    """
+    own = model.state_dict()
+    state = _with_classifier_of(model, state)
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    reshaped = [key for key in state if key in own and state[key].shape != own[key].shape]
+    if missing or unexpected or reshaped:
+        if reshaped:
+            key = reshaped[0]
+            first = f"{key!r} is {list(state[key].shape)}, expected {list(own[key].shape)}"
+        elif missing:
+            first = f"{missing[0]!r} is missing"
+        else:
+            first = f"{unexpected[0]!r} is not in the network"
+        raise ValueError(
+            f"checkpoint {source} does not fit the network: {first} (in all {len(missing)} missing,"
+            f" {len(unexpected)} unexpected, {len(reshaped)} of another shape, of {len(own)})"
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ValueError(f"file {path} cannot be read ({error.strerror})") from error
+    return digest.hexdigest()
+
+
+def _with_classifier_of(model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Respell a top-level `fc.` as `linear.`, or the reverse, where only the model's name fits."""
+    own = model.state_dict()
+    for theirs, ours in (_CLASSIFIERS, _CLASSIFIERS[::-1]):
+        only_ours = _has(own, ours) and not _has(own, theirs)
+        if only_ours and _has(state, theirs) and not _has(state, ours):
+            return {
+                ours + key.removeprefix(theirs) if key.startswith(theirs) else key: value
+                for key, value in state.items()
+            }
+    return state
+
+
+def _has(state: Mapping[str, Tensor], prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in state)
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    name = re.search(r"GLOBAL ([\w.]+)", str(error))
+    unpickling = isinstance(error, pickle.UnpicklingError)
+    if unpickling and name:
+        return f"checkpoint {path} refused: it holds {name[1]}, not plain tensors"
+    return f"checkpoint {path} is damaged: expected a whole file written by torch.save"
+
+
+def _in_words(value: Any) -> str:
+    return "nothing" if isinstance(value, Mapping) else f"a value of type {type(value).__name__}"

@@ -1,0 +1,146 @@
+"""The log of a run: one JSON line an epoch, exact, and TensorBoard curves to look at."""
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from utils.runs.atomic_write import write_text
+from utils.runs.job_folder import JobFolder
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class RunLog:
+    """Writes `log.jsonl` and the TensorBoard event files of a run's folder; a context manager.
+
+    Each line and each set of scalars is on disk when its call returns. Event files are opened at
+    the first curve, so a run that draws none leaves none.
+    """
+
+    def __init__(self, folder: JobFolder, *, keep_lines: int | None = None):
+        """Continue the log in `folder`, or start it.
+
+        Args:
+            folder: the run's folder.
+            keep_lines: cut `log.jsonl` back to so many lines first; None keeps all whole lines.
+        """
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+        self._purge_step: int | None = None
+        self._lines = len(_whole_lines(folder.log))
+        self.cut_back(self._lines if keep_lines is None else keep_lines)
+
+    @property
+    def lines(self) -> int:
+        """How many lines `log.jsonl` has."""
+        return self._lines
+
+    def cut_back(self, lines: int, purge_step: int | None = None) -> None:
+        """Drop all but the first `lines` lines, and from TensorBoard the steps >= `purge_step`.
+
+        Raises:
+            ValueError: there are fewer lines than that.
+        """
+        kept = _whole_lines(self._folder.log)
+        if len(kept) < lines:
+            raise ValueError(
+                f"{self._folder.log} has {len(kept)} lines: expected at least the {lines} written "
+                f"before the run stopped, bring them back or delete {self._folder.path}"
+            )
+        if lines < len(kept) and purge_step is not None:
+            self.close()  # the purge is said in the first record of the next event file
+            self._purge_step = purge_step
+        self._lines = lines
+        text = "".join(kept[:lines])
+        if not self._folder.log.exists() or self._folder.log.stat().st_size != len(text.encode()):
+            write_text(self._folder.log, text)
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Append one line to `log.jsonl`."""
+        line = json.dumps(record, allow_nan=False) + "\n"
+        with self._folder.log.open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._lines += 1
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Add one point at `step` to each of the named curves."""
+        for tag, value in values.items():
+            self._tensorboard().add_scalar(tag, value, step)
+        self._tensorboard().flush()
+
+    def histogram(self, tag: str, values: Tensor, step: int) -> None:
+        """Add the distribution of `values` (any shape) at `step`."""
+        self._tensorboard().add_histogram(tag, values, step)
+
+    def text(self, tag: str, markdown: str) -> None:
+        """Add a page of Markdown."""
+        self._tensorboard().add_text(tag, markdown)
+
+    def hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Add the run's options and what came of them to TensorBoard's table of runs."""
+        from torch.utils.tensorboard.summary import hparams
+
+        writer = self._tensorboard()
+        plain = {name: _cell(value) for name, value in options.items()}
+        # SummaryWriter.add_hparams would open a second run, a folder below this one
+        for summary in hparams(plain, dict(metrics)):
+            writer.file_writer.add_summary(summary)
+        self.scalars(metrics, step=0)
+
+    def close(self) -> None:
+        """Finish the event file; the log can still be written to, in a new one."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _tensorboard(self) -> "SummaryWriter":
+        if self._writer is None:
+            with warnings.catch_warnings():
+                # its import takes seconds, and some versions of it call what Python deprecates
+                warnings.simplefilter("ignore", DeprecationWarning)
+                from torch.utils.tensorboard import SummaryWriter
+            self._writer = SummaryWriter(str(self._folder.path), purge_step=self._purge_step)
+            self._purge_step = None
+        return self._writer
+
+
+def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Return the records of a `log.jsonl`, without a last line that a killed run left unfinished.
+
+    Raises:
+        ValueError: there is no such file, or a line is not JSON.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"log {path} does not exist: expected the log.jsonl of a run")
+    records = []
+    for number, line in enumerate(_whole_lines(Path(path)), start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"log {path}, line {number} is not JSON: {line.strip()!r}") from error
+    return records
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n")]
+
+
+def _cell(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, (bool, int, float, str)) else str(value)

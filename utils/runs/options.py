@@ -1,0 +1,124 @@
+"""A command's options: one frozen dataclass, and the command line made from it."""
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    flags: Sequence[str] = (),
+    choices: Sequence[Any] | None = None,
+    group: str = "options",
+    metavar: str | None = None,
+    type: Callable[[str], Any] | None = None,
+) -> Any:
+    """Return a dataclass field that is also a command-line flag.
+
+    Args:
+        default: the value without the flag.
+        help: one line for --help; the default is added to it.
+        flags: other spellings, such as ("--learning_rate",), beside the field's own name.
+        choices: the legal values.
+        group: the heading of --help under which it is listed.
+        metavar: what stands for the value in --help.
+        type: makes the value from the word given; read off the annotation where None.
+    """
+    metadata = {"help": help, "flags": tuple(flags), "choices": choices, "group": group}
+    metadata |= {"metavar": metavar, "type": type}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def add_options(parser: argparse.ArgumentParser, config_class: type) -> None:
+    """Add one flag for each field of a dataclass whose fields are `option`s."""
+    hints = typing.get_type_hints(config_class)
+    groups: dict[str, Any] = {}
+    for field in dataclasses.fields(config_class):
+        title = field.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        flags = (f"--{field.name}", *field.metadata["flags"])
+        how = _how_to_read(field, hints[field.name])
+        action = groups[title].add_argument(*flags, dest=field.name, default=field.default, **how)
+        action.help = _help_of(field)  # set late: some actions add the default a second time
+
+
+def parse(
+    config_class: type[Config],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    description: str,
+) -> Config:
+    """Return the options that the words `argv` ask for.
+
+    Wrong flags end the program with the usage and exit code 2, as argparse does.
+
+    Raises:
+        ValueError: a value that the dataclass itself refuses.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    add_options(parser, config_class)
+    return config_class(**vars(parser.parse_args(argv)))
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """Return a dataclass's fields as JSON holds them: paths as words, tuples as lists."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _how_to_read(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
+    """Return the arguments of add_argument that depend on the field's type."""
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction if field.default else "store_true"}
+    how = {"type": field.metadata["type"] or _reader_of(hint)}
+    return how | {name: field.metadata[name] for name in ("choices", "metavar")}
+
+
+def _reader_of(hint: Any) -> Callable[[str], Any]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):  # X | None reads as X
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is tuple:
+        return _tuple_reader(typing.get_args(hint)[0])
+    return hint
+
+
+def _tuple_reader(kind: type) -> Callable[[str], tuple]:
+    def read(words: str) -> tuple:
+        try:
+            return tuple(kind(word) for word in words.split(",")) if words.strip() else ()
+        except ValueError:
+            expected = f"expected {kind.__name__}s separated by commas, such as 5,10"
+            raise argparse.ArgumentTypeError(f"{expected}, got {words!r}") from None
+
+    return read
+
+
+def _help_of(field: dataclasses.Field) -> str:
+    return f"{field.metadata['help']} (default: {_in_words(field.default)})".replace("%", "%%")
+
+
+def _in_words(default: Any) -> str:
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, tuple):
+        return ",".join(str(value) for value in default) or "none"
+    return "none" if default is None or default == "" else str(default)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return as_dict(value)
+    return value
