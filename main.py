@@ -1,0 +1,69 @@
+"""The commands: `python main.py [COMMAND] [options]`; without a command, `prune`."""
+
+import sys
+
+from utils.commands.demo import DemoConfig, demo_command, demo_text
+from utils.commands.door import run
+from utils.commands.evaluate import EvaluateConfig, evaluate_command, evaluate_text
+from utils.commands.prune import PruneConfig, prune_command
+from utils.commands.summary import summary_markdown
+from utils.commands.train import TrainConfig, train_command, train_text
+
+COMMANDS = {
+    "train": (TrainConfig, train_command, train_text, "Train a dense baseline."),
+    "prune": (
+        PruneConfig,
+        prune_command,
+        summary_markdown,
+        "Prune by ranks and compress rates, fine-tune, and compare with the paper.",
+    ),
+    "evaluate": (
+        EvaluateConfig,
+        evaluate_command,
+        evaluate_text,
+        "Accuracy, MACs, parameters, size and latency of a checkpoint.",
+    ),
+    "demo": (
+        DemoConfig,
+        demo_command,
+        demo_text,
+        "The whole job on a synthetic dataset, in about two minutes, with nothing to download.",
+    ),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run the command that `argv` spells and return the exit code."""
+    if argv and argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if argv and not argv[0].startswith("-"):
+        name, argv = argv[0], argv[1:]
+    else:
+        name = "prune"
+    if name not in COMMANDS:
+        print(
+            f"main.py: error: unknown command {name!r}: expected one of {', '.join(COMMANDS)}",
+            file=sys.stderr,
+        )
+        return 2
+    config, command, text, description = COMMANDS[name]
+    return run(config, command, text, argv, prog=f"main.py {name}", description=description)
+
+
+def usage() -> str:
+    """Return the list of commands."""
+    rows = [f"  {name:9s} {entry[-1]}" for name, entry in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: main.py [COMMAND] [options]   (without a command: prune)",
+            "",
+            *rows,
+            "",
+            "`main.py COMMAND --help` lists its options; rank_generation.py ranks the filters.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,72 @@
+"""Fine-tuning of a pruned network: all at once, or conv by conv as the paper does."""
+
+from dataclasses import dataclass
+
+import torch.nn as nn
+
+from models.channel_graph import ChannelGraph
+from utils.commands.inputs import Images
+from utils.pruning.masks import ChannelMasks
+from utils.pruning.plan import PruningPlan
+from utils.runs.checkpoint import fill_model, load_file
+from utils.runs.job_folder import JobFolder
+from utils.runs.log import RunLog
+from utils.training.loop import FitResult, fit
+from utils.training.schedules import Recipe
+from utils.training.stage import read_progress
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """What every stage of a fine-tuning shares."""
+
+    images: Images
+    recipe: Recipe
+    select_on: str
+    job: JobFolder
+    log: RunLog
+
+    def oneshot(self, model: nn.Module, masks: ChannelMasks | None) -> FitResult:
+        """Fine-tune once; `model` ends with the best weights. Masks, if any, hold at every step."""
+        return self._stage(model, masks, "finetune", epochs_before=0)
+
+    def layerwise(self, model: nn.Module, graph: ChannelGraph, plan: PruningPlan) -> FitResult:
+        """Mask one conv more, fine-tune, keep the best, and so on through the plan.
+
+        Convs that lose no filter are passed over. Returns the outcome of the last stage.
+        """
+        progress = read_progress(self.job)
+        finished = progress.finished if progress else ()
+        result, done = None, 0
+        for number, layer in enumerate(plan.layers, start=1):
+            stage = f"conv {number:03d}"
+            if not layer.removed:
+                continue
+            if stage not in finished:
+                masks = ChannelMasks(model, graph, plan.masks(first=number))
+                masks.apply()
+                result = self._stage(model, masks, stage, epochs_before=done)
+            done += self.recipe.epochs
+        if result is None:
+            raise ValueError("--schedule layerwise: expected a rate that removes at least a filter")
+        return result
+
+    def _stage(
+        self, model: nn.Module, masks: ChannelMasks | None, stage: str, *, epochs_before: int
+    ) -> FitResult:
+        batch_size = self.recipe.batch_size
+        result = fit(
+            model,
+            batches_of=self.images.training_batches(batch_size, self.recipe.seed, stage),
+            steps=self.images.steps(batch_size),
+            recipe=self.recipe,
+            evaluate=self.images.accuracies,
+            select_on=self.select_on,
+            checkpoints=self.job,
+            stage=stage,
+            log=self.log,
+            after_step=None if masks is None else masks.apply,
+            step_offset=epochs_before,
+        )
+        fill_model(model, load_file(self.job.best)["state_dict"], self.job.best)
+        return result

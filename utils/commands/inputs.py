@@ -1,0 +1,237 @@
+"""What a command reads: the device, the images and the network that its options name."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from models.registry import ARCHITECTURES, architecture, build_model
+from utils.data.gpu_loader import batches, num_batches
+from utils.data.images import NORMALIZATIONS, ImageSet, split_validation
+from utils.data.load import DATASETS, load_dataset
+from utils.metrics.accuracy import Accuracy, measure_accuracy
+from utils.pruning.network_file import Network, load_network
+from utils.runs.job_folder import JobFolder
+from utils.runs.options import option
+from utils.training.loop import epoch_seed
+
+RESULTS = Path("result")
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where a command computes."""
+
+    seed: int = option(0, "seed of everything random", group="run")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N", group="run")
+    gpu: str | None = option(None, "GPU number, as the official code spells it", group="run")
+    json: bool = option(False, "print one JSON object and nothing else", group="run")
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"--seed is {self.seed}: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which images a command reads."""
+
+    dataset: str = option("cifar10", "the images", choices=tuple(DATASETS), group="data")
+    data_dir: Path = option(
+        Path("data"), "folder of cifar10, or of train/ and test/ image folders", group="data"
+    )
+    normalization: str = option(
+        "cifar10", "mean and deviation of the pixels", choices=tuple(NORMALIZATIONS), group="data"
+    )
+    eval_batch_size: int = option(100, "images per batch in evaluation", group="data")
+
+
+@dataclass(frozen=True)
+class ArchOptions:
+    """Which architecture a command builds."""
+
+    arch: str = option("vgg_16_bn", f"one of {', '.join(ARCHITECTURES)}", group="network")
+
+
+@dataclass(frozen=True)
+class NetworkOptions(ArchOptions):
+    """Which network a command reads."""
+
+    resume: Path | None = option(
+        None,
+        "checkpoint, dense or pruned",
+        flags=("--pretrain_dir", "--checkpoint"),
+        metavar="CKPT",
+        group="network",
+    )
+    untrained: bool = option(
+        False, "take fresh random weights when there is no checkpoint", group="network"
+    )
+
+
+def note(message: str) -> None:
+    """Tell the user something, on standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def open_device(device: str, gpu: str | None) -> torch.device:
+    """Return the device to compute on; a missing GPU is said, not an error, for `--gpu`.
+
+    Raises:
+        ValueError: the device is unknown or not there, or `--gpu` names several.
+    """
+    if gpu is not None and device == "auto":
+        if not gpu.isdigit():
+            raise ValueError(f"--gpu is {gpu!r}: expected the number of one GPU")
+        if not torch.cuda.is_available():
+            note(f"no GPU here: --gpu {gpu} runs on the CPU")
+            return torch.device("cpu")
+        device = f"cuda:{gpu}"
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError):
+        raise ValueError(
+            f"--device is {device!r}: expected auto, cpu, or a GPU of this machine"
+        ) from None
+    return found
+
+
+def baseline_folder(arch: str) -> JobFolder:
+    """Return the folder that `train` writes an architecture's baseline into."""
+    return JobFolder(RESULTS / arch / "baseline")
+
+
+def checkpoint_of(options: NetworkOptions) -> Path | None:
+    """Return the checkpoint to load: the one given, else the baseline that `train` wrote.
+
+    None stands for fresh weights, which only `--untrained` allows.
+
+    Raises:
+        ValueError: there is neither; the message names both ways out.
+    """
+    architecture(options.arch)
+    if options.resume is not None:
+        return options.resume
+    best = baseline_folder(options.arch).best
+    if best.exists():
+        note(f"network: {best}")
+        return best
+    if options.untrained:
+        note("network: fresh random weights (--untrained)")
+        return None
+    raise ValueError(
+        f"no trained {options.arch}: give a checkpoint with --resume CKPT, or train one with "
+        f"`python main.py train --arch {options.arch}`"
+    )
+
+
+def open_network(options: NetworkOptions, seed: int) -> Network:
+    """Load the network that the options name, on the CPU.
+
+    Raises:
+        ValueError: see `checkpoint_of` and `load_network`.
+    """
+    path = checkpoint_of(options)
+    if path is not None:
+        return load_network(path, options.arch)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = build_model(options.arch)
+    return Network(model, options.arch, architecture(options.arch).num_classes)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Train, validation (or None) and test images, resident on the device."""
+
+    train: ImageSet
+    validation: ImageSet | None
+    test: ImageSet
+    name: str
+    normalization: str
+    eval_batch_size: int
+    device: torch.device
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the images."""
+        return len(self.test.classes)
+
+    def training_batches(
+        self, batch_size: int, seed: int, stage: str
+    ) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
+        """Return epoch -> its shuffled, augmented batches; the same epoch gives the same ones."""
+
+        def batches_of(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            return batches(
+                self.train,
+                batch_size,
+                self.normalization,
+                device=self.device,
+                augment=True,
+                seed=epoch_seed(seed, f"images of {stage}", epoch),
+            )
+
+        return batches_of
+
+    def steps(self, batch_size: int) -> int:
+        """Return the number of training batches of an epoch."""
+        return num_batches(self.train, batch_size)
+
+    def evaluation_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return all of `images` in order, in batches of the evaluation size."""
+        return batches(images, self.eval_batch_size, self.normalization, device=self.device)
+
+    def accuracies(self, model: nn.Module) -> Mapping[str, Accuracy]:
+        """Return {"val": ..., "test": ...}, without "val" where nothing is held out."""
+        sets = {"val": self.validation, "test": self.test}
+        return {
+            name: measure_accuracy(model, self.evaluation_batches(images))
+            for name, images in sets.items()
+            if images is not None
+        }
+
+
+def open_images(
+    options: DataOptions,
+    arch: str,
+    device: torch.device,
+    *,
+    seed: int = 0,
+    num_classes: int | None = None,
+    val_fraction: float = 0.0,
+) -> Images:
+    """Load the images that the options name and hold out `val_fraction` of train.
+
+    `num_classes` is what a network that is there already expects.
+
+    Raises:
+        ValueError: the images cannot be loaded, or their classes are not the network's.
+    """
+    data = load_dataset(
+        options.dataset, options.data_dir, image_size=architecture(arch).image_size, seed=seed
+    )
+    if num_classes not in (None, len(data.train.classes)):
+        raise ValueError(
+            f"dataset {data.name!r} has {len(data.train.classes)} classes: "
+            f"expected the {num_classes} of the network"
+        )
+    train, validation = data.train, None
+    if val_fraction:
+        train, validation = split_validation(train, val_fraction, seed)
+    return Images(
+        train.to(device),
+        None if validation is None else validation.to(device),
+        data.test.to(device),
+        data.name,
+        options.normalization,
+        options.eval_batch_size,
+        device,
+    )

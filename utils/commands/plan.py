@@ -1,0 +1,137 @@
+"""Making a pruning plan: a network, its scores and the compress rates, without any images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.nn as nn
+from torch import Tensor
+
+from models.channel_graph import ChannelGraph
+from models.rank_layers import RankLayers, rank_layers
+from models.registry import example_images
+from utils.commands.inputs import note
+from utils.metrics.cost import Cost, paper_cost, physical_cost
+from utils.paper.compare import compare_row
+from utils.paper.tables import PaperRow, matching_row
+from utils.pruning.compress_rates import fit_rates, format_rates, parse_rates
+from utils.pruning.criteria import RANK_CRITERIA, weight_scores
+from utils.pruning.network_file import Network
+from utils.pruning.plan import PruningPlan, plan_by_rates
+from utils.pruning.surgery import remove_filters
+from utils.rank.rank_files import read_manifest, read_ranks
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A dense network, what is to go, and the small network that is then left."""
+
+    dense: Network
+    graph: ChannelGraph
+    scores: Mapping[str, Tensor]  # {conv: [filters]}
+    plan: PruningPlan
+    slim: nn.Module
+    rates: tuple[float, ...]
+
+    def paper_row(self) -> PaperRow | None:
+        """Return the published row with these compress rates, if there is one."""
+        known = rank_layers(self.dense.arch)
+        return matching_row(
+            self.dense.arch,
+            self.rates,
+            expand=lambda text: _fitted(text, known, self.dense.arch),
+        )
+
+    def costs(self) -> dict[str, Any]:
+        """Return the summary's `paper_rule`, `physical`, `layers`, `uncounted` and `paper`."""
+        example = example_images(self.dense.arch)
+        before = physical_cost(self.dense.model, example)
+        after = physical_cost(self.slim, example)
+        by_rule = {
+            name: paper_cost(self.dense.model, example, kept)
+            for name, kept in {"dense": {}, "pruned": self.plan.num_kept()}.items()
+        }
+        row, pruned = self.paper_row(), by_rule["pruned"]
+        return {
+            "paper_rule": {name: _count(cost) for name, cost in by_rule.items()},
+            "physical": {"dense": _count(before), "pruned": _count(after)},
+            "uncounted": sorted({*before.uncounted, *after.uncounted}),
+            "layers": _layers(self.plan, before, after),
+            "paper": None if row is None else compare_row(row, pruned.macs, pruned.parameters),
+        }
+
+
+def make_plan(
+    dense: Network,
+    *,
+    compress_rate: str,
+    criterion: str,
+    rank_folder: Path,
+    checkpoint_sha256: str | None,
+    seed: int,
+) -> Planned:
+    """Score the filters, plan which go, and make the small network.
+
+    Raises:
+        ValueError: bad rates, missing or unfitting rank files, or a network that is pruned already.
+    """
+    if dense.form != "dense":
+        raise ValueError(
+            f"the {dense.arch} to prune is pruned already: expected a dense checkpoint"
+        )
+    known = rank_layers(dense.arch)
+    rates = _fitted(compress_rate, known, dense.arch)
+    graph = dense.trace()
+    scores = _scores(dense, known, criterion, rank_folder, checkpoint_sha256, seed)
+    plan = plan_by_rates(scores, rates)
+    slim = remove_filters(dense.model, graph, plan.masks())
+    return Planned(dense, graph, scores, plan, slim, tuple(rates))
+
+
+def _fitted(text: str, known: RankLayers, arch: str) -> list[float]:
+    return fit_rates(parse_rates(text), len(known.layers), known.ignored_rates, arch)
+
+
+def _scores(
+    dense: Network,
+    known: RankLayers,
+    criterion: str,
+    rank_folder: Path,
+    checkpoint_sha256: str | None,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Return {conv: [filters]} in rate order; higher is kept."""
+    weights = {x.conv: dense.model.get_submodule(x.conv).weight.detach() for x in known.layers}
+    if criterion not in RANK_CRITERIA:
+        return weight_scores(criterion, weights, seed)
+    filters = {conv: len(weight) for conv, weight in weights.items()}
+    ranks = read_ranks(rank_folder, dense.arch, known.layers, filters)
+    made_for = (read_manifest(rank_folder) or {}).get("checkpoint_sha256")
+    if made_for is not None and made_for != checkpoint_sha256:
+        note(f"warning: the ranks in {rank_folder} were made from another checkpoint")
+    return ranks if criterion == "rank" else {conv: -rank for conv, rank in ranks.items()}
+
+
+def _count(cost: Any) -> dict[str, int]:
+    return {"macs": cost.macs, "parameters": cost.parameters}
+
+
+def _layers(plan: PruningPlan, before: Cost, after: Cost) -> list[dict[str, Any]]:
+    dense, pruned = ({layer.name: layer for layer in cost.layers} for cost in (before, after))
+    return [
+        {
+            **layer,
+            "macs": {"dense": dense[layer["conv"]].macs, "pruned": pruned[layer["conv"]].macs},
+            "inputs": {
+                "dense": dense[layer["conv"]].inputs,
+                "pruned": pruned[layer["conv"]].inputs,
+            },
+        }
+        for layer in plan.as_list()
+    ]
+
+
+def rates_text(planned: Planned) -> str:
+    """Return the compress rates that were used, in the official grammar."""
+    return format_rates(planned.rates)

@@ -1,0 +1,295 @@
+"""`main.py prune`: ranks and compress rates -> a smaller network, fine-tuned and measured."""
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from utils.commands.finetune import Finetuning
+from utils.commands.inputs import (
+    RESULTS,
+    DataOptions,
+    DeviceOptions,
+    Images,
+    NetworkOptions,
+    checkpoint_of,
+    note,
+    open_device,
+    open_images,
+    open_network,
+)
+from utils.commands.plan import Planned, make_plan, rates_text
+from utils.commands.summary import summary_markdown
+from utils.commands.training_options import TrainingOptions
+from utils.metrics.accuracy import Accuracy
+from utils.paper.compare import compare_row
+from utils.pruning.criteria import CRITERIA
+from utils.pruning.masks import ChannelMasks
+from utils.pruning.network_file import Network, write_network
+from utils.pruning.surgery import remove_filters
+from utils.runs.atomic_write import write_json, write_text
+from utils.runs.borrowed_state import evaluating
+from utils.runs.checkpoint import sha256_of
+from utils.runs.environment import environment
+from utils.runs.job_folder import JobFolder, open_job
+from utils.runs.log import RunLog
+from utils.runs.options import as_dict, option
+
+_PASSING = ("json", "dry_run", "job_dir", "device", "gpu")  # options that change no number
+
+
+@dataclass(frozen=True)
+class PruneConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions):
+    """Options of `main.py prune`."""
+
+    compress_rate: str = option(
+        "", "filters to remove of each conv, e.g. [0.95]+[0.5]*6+[0.9]*4+[0.8]*2", group="pruning"
+    )
+    criterion: str = option("rank", "what scores a filter", choices=CRITERIA, group="pruning")
+    rank_conv: Path | None = option(
+        None,
+        "folder of the rank files (default: rank_conv/ARCH)",
+        flags=("--rank_conv_prefix",),
+        group="pruning",
+    )
+    mode: str = option(
+        "remove",
+        "make tensors smaller, or keep them and hold zeros in them",
+        choices=("remove", "mask"),
+        group="pruning",
+    )
+    schedule: str = option(
+        "oneshot",
+        "prune all convs at once, or conv by conv with fine-tuning in between (the paper's way)",
+        choices=("oneshot", "layerwise"),
+        group="pruning",
+    )
+    dry_run: bool = option(False, "print the plan and its costs, write nothing", group="run")
+    job_dir: Path | None = option(
+        None,
+        "folder of the run (default: result/ARCH/prune_..., named by the options)",
+        group="run",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.compress_rate:
+            raise ValueError("--compress_rate is missing: expected rates such as [0.1]+[0.6]*54")
+        if self.epochs < 0 or (self.epochs == 0 and self.schedule == "layerwise"):
+            raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
+        if self.epochs:
+            self.recipe(self.seed)
+
+
+def prune_command(config: PruneConfig) -> dict[str, Any]:
+    """Prune a network, fine-tune it, and return the summary that is also written to the folder.
+
+    Called again with the same options it goes on where it was stopped.
+
+    Raises:
+        ValueError: bad input, or a folder that holds a run with other options.
+    """
+    checkpoint = checkpoint_of(config)
+    identity = _identity(config, checkpoint)
+    planned = make_plan(
+        open_network(config, config.seed),
+        compress_rate=config.compress_rate,
+        criterion=config.criterion,
+        rank_folder=config.rank_conv or Path("rank_conv") / config.arch,
+        checkpoint_sha256=identity["checkpoint_sha256"],
+        seed=config.seed,
+    )
+    summary = {
+        "command": "prune",
+        "arch": config.arch,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "criterion": config.criterion,
+        "mode": config.mode,
+        "schedule": config.schedule,
+        "compress_rate": rates_text(planned),
+        **planned.costs(),
+    }
+    if config.dry_run:
+        return summary
+    device = open_device(config.device, config.gpu)
+    images = open_images(
+        config,
+        config.arch,
+        device,
+        seed=config.seed,
+        num_classes=planned.dense.num_classes,
+        val_fraction=config.held_out,
+    )
+    folder = config.job_dir or _default_folder(config, identity)
+    with open_job(folder, identity) as job, RunLog(job) as log:
+        _keep_plan(job, planned)
+        _log_plan(log, planned, summary["layers"])
+        summary |= {"job_dir": str(folder), "dataset": images.name, "options": identity}
+        summary |= _run(config, planned, images, job, log)
+        summary["paper"] = _beside_paper(planned, summary)
+        summary["environment"] = environment(device)
+        _finish(summary, job, log)
+    return summary
+
+
+def _run(
+    config: PruneConfig, planned: Planned, images: Images, job: JobFolder, log: RunLog
+) -> dict[str, Any]:
+    """Measure, check the law, fine-tune, write pruned.pt, and return what was measured."""
+    dense = planned.dense.model.to(images.device)
+    note("measuring the dense network")
+    accuracies = {"dense": images.accuracies(dense)}
+    masked = copy.deepcopy(dense)
+    masks = ChannelMasks(masked, planned.graph, planned.plan.masks())
+    masks.apply()
+    slim = planned.slim.to(images.device)
+    difference = _largest_difference(masked, slim, images)
+    note(f"removed = masked on real images: largest difference {difference['largest']:.2e}")
+    accuracies["pruned"] = images.accuracies(masked)
+    started = time.perf_counter()
+    model, result = slim if config.mode == "remove" else masked, None
+    if config.epochs:
+        tuning = Finetuning(images, config.recipe(config.seed), config.select_on, job, log)
+        if config.schedule == "oneshot":
+            result = tuning.oneshot(model, None if config.mode == "remove" else masks)
+        else:
+            model = copy.deepcopy(dense)
+            result = tuning.layerwise(model, planned.graph, planned.plan)
+            if config.mode == "remove":
+                model = remove_filters(model, planned.graph, planned.plan.masks())
+        accuracies |= {"finetuned_best": result.best, "finetuned_last": result.last}
+    network = _network(config, planned, model)
+    write_network(job.pruned, network)
+    return {
+        "removed_equals_masked": difference,
+        "accuracy": {name: _plain(found) for name, found in accuracies.items()},
+        "best_epoch": None if result is None else result.best_epoch + 1,
+        "train_images": len(images.train),
+        "seconds_of_finetuning": time.perf_counter() - started,
+        "dense_file_bytes": _file_bytes(config),
+        "pruned_file_bytes": job.pruned.stat().st_size,
+        "pruned_file": str(job.pruned),
+    }
+
+
+def _beside_paper(planned: Planned, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the published row of these rates beside the costs and the final test accuracy."""
+    row, pruned = planned.paper_row(), summary["paper_rule"]["pruned"]
+    if row is None:
+        return None
+    return compare_row(row, pruned["macs"], pruned["parameters"], _final(summary))
+
+
+def _final(summary: Mapping[str, Any]) -> Accuracy:
+    states = summary["accuracy"]
+    test = states.get("finetuned_best", states["pruned"])["test"]
+    return Accuracy(test["correct"], test["images"], test["loss"])
+
+
+def _identity(config: PruneConfig, checkpoint: Path | None) -> dict[str, Any]:
+    """Return what makes a run the same run: its options and the dense checkpoint's bytes."""
+    options = {name: value for name, value in as_dict(config).items() if name not in _PASSING}
+    sha256 = None if checkpoint is None else sha256_of(checkpoint)
+    return {"command": "prune", **options, "checkpoint_sha256": sha256}
+
+
+def _default_folder(config: PruneConfig, identity: Mapping[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    name = f"prune_{config.criterion}_{config.mode}_{config.schedule}_{digest}"
+    return RESULTS / config.arch / name
+
+
+def _keep_plan(job: JobFolder, planned: Planned) -> None:
+    """Write plan.json, or check that the run that is taken up has the same plan.
+
+    Raises:
+        ValueError: the rank files changed since the run began.
+    """
+    plan = planned.plan.as_list()
+    if job.plan.exists() and json.loads(job.plan.read_text()) != plan:
+        raise ValueError(
+            f"{job.plan} holds another plan: the rank files changed since the run began; "
+            f"give another --job_dir, or delete {job.path} to start again"
+        )
+    write_json(job.plan, plan)
+
+
+def _log_plan(log: RunLog, planned: Planned, layers: list[dict[str, Any]]) -> None:
+    """Draw the plan: curves over the convs, and the scores' histogram of each."""
+    for number, layer in enumerate(layers, start=1):
+        log.scalars(
+            {
+                "plan/filters_dense": layer["filters"],
+                "plan/filters_kept": len(layer["kept"]),
+                "plan/macs_dense": layer["macs"]["dense"],
+                "plan/macs_pruned": layer["macs"]["pruned"],
+            },
+            step=number,
+        )
+        log.histogram(f"scores/{number:03d} {layer['conv']}", planned.scores[layer["conv"]], step=0)
+
+
+def _largest_difference(masked: nn.Module, slim: nn.Module, images: Images) -> dict[str, float]:
+    """Return the largest |removed - masked| logit on a batch of test images, and their scale.
+
+    Raises:
+        RuntimeError: they differ by more than float32 rounding; that would be our bug.
+    """
+    batch, _ = next(images.evaluation_batches(images.test))
+    with torch.inference_mode(), evaluating(masked), evaluating(slim):
+        expected = masked(batch)
+        largest = float((slim(batch) - expected).abs().max())
+    scale = float(expected.abs().max())
+    if not largest <= 1e-3 * max(scale, 1.0):
+        raise RuntimeError(f"removed and masked logits differ by {largest} at a scale of {scale}")
+    return {"largest": largest, "logit_scale": scale, "images": len(batch)}
+
+
+def _network(config: PruneConfig, planned: Planned, model: nn.Module) -> Network:
+    return Network(
+        model,
+        config.arch,
+        planned.dense.num_classes,
+        config.mode,
+        planned.plan.masks(),
+        {
+            "criterion": config.criterion,
+            "compress_rate": rates_text(planned),
+            "schedule": config.schedule,
+            "epochs": config.epochs,
+            "seed": config.seed,
+            "torch": torch.__version__,
+        },
+    )
+
+
+def _plain(accuracies: Mapping[str, Accuracy]) -> dict[str, Any]:
+    return {name: accuracy.as_dict() for name, accuracy in accuracies.items()}
+
+
+def _file_bytes(config: PruneConfig) -> int | None:
+    path = checkpoint_of(config)
+    return None if path is None else path.stat().st_size
+
+
+def _finish(summary: dict[str, Any], job: JobFolder, log: RunLog) -> None:
+    physical = summary["physical"]
+    log.hparams(
+        summary["options"],
+        {
+            "final/top1_percent": _final(summary).top1_percent,
+            "final/macs": physical["pruned"]["macs"],
+            "final/parameters": physical["pruned"]["parameters"],
+        },
+    )
+    text = summary_markdown(summary)
+    log.text("summary", text)
+    write_text(job.summary_markdown, text)
+    write_json(job.summary_json, summary)

@@ -1,0 +1,136 @@
+"""The summary of a pruning run for people: Markdown that reads well on a screen, too."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_STATES = {
+    "dense": "dense",
+    "pruned": "pruned, before fine-tuning",
+    "finetuned_best": "fine-tuned, best epoch",
+    "finetuned_last": "fine-tuned, last epoch",
+}
+_RULES = {
+    "paper_rule": "paper rule (a filter's own MACs go, the next layer's inputs stay)",
+    "physical": "physical (the network that is really there)",
+}
+
+
+def summary_markdown(summary: Mapping[str, Any]) -> str:
+    """Return the summary of `prune` (of its dry run too) as Markdown tables."""
+    parts = [
+        f"# {summary['arch']}: {summary['criterion']}, {summary['mode']}, {summary['schedule']}",
+        f"compress rate `{summary['compress_rate']}`",
+        "## Layers",
+        _layers(summary["layers"]),
+        "## Cost of one image",
+        _costs(summary),
+        "Multiplying operations that no MAC here counts: "
+        + (", ".join(summary["uncounted"]) or "none")
+        + ".",
+    ]
+    if "accuracy" in summary:
+        parts += ["## Accuracy", _accuracy(summary), *_remarks(summary)]
+    if summary["paper"] is not None:
+        parts += ["## Beside the paper", _paper(summary["paper"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        (
+            number,
+            layer["conv"],
+            f"{layer['rate']:g}",
+            f"{layer['filters']} -> {len(layer['kept'])}",
+            "" if layer["cut_score"] is None else f"{layer['cut_score']:.4g}",
+            "tie" if layer["tied_at_cut"] else "",
+            f"{layer['inputs']['dense']} -> {layer['inputs']['pruned']}",
+            f"{_millions(layer['macs']['dense'])} -> {_millions(layer['macs']['pruned'])}",
+        )
+        for number, layer in enumerate(layers, start=1)
+    ]
+    names = ("#", "conv", "rate", "filters", "cut score", "at the cut", "inputs", "MACs")
+    return table(names, rows)
+
+
+def _costs(summary: Mapping[str, Any]) -> str:
+    rows = []
+    for rule, name in _RULES.items():
+        for what in ("macs", "parameters"):
+            dense, pruned = (summary[rule][state][what] for state in ("dense", "pruned"))
+            label = "MACs" if what == "macs" else what
+            less = f"{100 * (1 - pruned / dense):.1f}%"
+            rows.append((f"{label}, {name}", _millions(dense), _millions(pruned), less))
+    return table(("", "dense", "pruned", "less by"), rows)
+
+
+def _accuracy(summary: Mapping[str, Any]) -> str:
+    rows = []
+    dense = summary["accuracy"]["dense"]["test"]["top1_percent"]
+    for state, found in summary["accuracy"].items():
+        test = found["test"]
+        low, high = test["interval_percent"]
+        rows.append(
+            (
+                _STATES[state],
+                f"{test['top1_percent']:.2f}%",
+                f"{test['correct']} of {test['images']}",
+                f"{low:.2f} to {high:.2f}",
+                f"{test['top1_percent'] - dense:+.2f}",
+            )
+        )
+    return table(("test images", "top-1", "right", "95% interval", "against dense"), rows)
+
+
+def _remarks(summary: Mapping[str, Any]) -> list[str]:
+    law = summary["removed_equals_masked"]
+    options = summary["options"]
+    chosen = {
+        "val": f"chosen on {options['val_fraction']:.0%} of the train images, held out",
+        "test": "chosen on the test images, as the official code does: read it with care",
+        "last": "the last epoch",
+    }[options["select_on"]]
+    return [
+        f"Data: {summary['dataset']}, {summary['train_images']} train images, normalized as "
+        f"{options['normalization']}; seed {options['seed']}; {options['epochs']} epochs"
+        + (f"; best epoch {summary['best_epoch']}, {chosen}." if summary["best_epoch"] else "."),
+        f"Removed = masked: logits of {law['images']} real images differ by at most "
+        f"{law['largest']:.1e} (at a scale of {law['logit_scale']:.1f}).",
+        f"Pruned network: `{summary['pruned_file']}`, {summary['pruned_file_bytes'] / 1e6:.2f} MB.",
+    ]
+
+
+def _paper(row: Mapping[str, Any]) -> str:
+    names = {"macs": "MACs (“FLOPs”)", "parameters": "parameters", "top1_percent": "top-1"}
+    rows = [
+        (label, row[key]["published"], _measured(key, row[key]["measured"]), row[key]["verdict"])
+        for key, label in names.items()
+        if row[key] is not None
+    ]
+    lines = [f"Row {row['row']} of {row['arch']}: {row['source']}.", table(_PAPER_HEADER, rows)]
+    if row["note"]:
+        lines.append(f"Note: {row['note']}")
+    return "\n\n".join(lines)
+
+
+_PAPER_HEADER = ("", "published", "here, paper rule", "verdict")
+
+
+def _measured(key: str, value: float) -> str:
+    return f"{value:.2f}%" if key == "top1_percent" else f"{value:,}"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f}M"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a Markdown table whose columns are aligned for reading as plain text too."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])

@@ -1,0 +1,116 @@
+"""`main.py train`: a dense baseline, trained from scratch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.registry import build_model, example_images
+from utils.commands.inputs import (
+    ArchOptions,
+    DataOptions,
+    DeviceOptions,
+    baseline_folder,
+    open_device,
+    open_images,
+)
+from utils.commands.training_options import TrainingOptions
+from utils.metrics.cost import physical_cost
+from utils.runs.atomic_write import write_json
+from utils.runs.environment import environment
+from utils.runs.job_folder import open_job
+from utils.runs.log import RunLog
+from utils.runs.options import as_dict, option
+from utils.training.loop import fit
+from utils.training.schedules import SCHEDULES
+
+
+@dataclass(frozen=True)
+class TrainConfig(TrainingOptions, DataOptions, ArchOptions, DeviceOptions):
+    """Options of `main.py train`."""
+
+    epochs: int = option(160, "epochs", group="training")
+    lr: float = option(0.1, "learning rate", flags=("--learning_rate",), group="training")
+    lr_schedule: str = option(
+        "cosine", "how it falls", choices=SCHEDULES, flags=("--lr_type",), group="training"
+    )
+    job_dir: Path | None = option(
+        None, "folder of the run (default: result/ARCH/baseline)", group="run"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.recipe(self.seed)
+
+
+def train_command(config: TrainConfig) -> dict[str, Any]:
+    """Train a network, into `result/<arch>/baseline/`, and return its summary.
+
+    Called again with the same options it goes on where it was stopped.
+
+    Raises:
+        ValueError: bad input, or a folder that holds a run with other options.
+    """
+    device = open_device(config.device, config.gpu)
+    images = open_images(
+        config, config.arch, device, seed=config.seed, val_fraction=config.held_out
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        model = build_model(config.arch, images.num_classes).to(device)
+    folder = config.job_dir or baseline_folder(config.arch).path
+    options = {"command": "train", **as_dict(config)}
+    for name in ("json", "job_dir"):
+        del options[name]
+    with open_job(folder, options) as job, RunLog(job) as log:
+        result = fit(
+            model,
+            batches_of=images.training_batches(config.train_batch_size, config.seed, "baseline"),
+            steps=images.steps(config.train_batch_size),
+            recipe=config.recipe(config.seed),
+            evaluate=images.accuracies,
+            select_on=config.select_on,
+            checkpoints=job,
+            stage="baseline",
+            log=log,
+        )
+        cost = physical_cost(model, example_images(config.arch).to(device))
+        summary = {
+            "command": "train",
+            "arch": config.arch,
+            "job_dir": str(folder),
+            "checkpoint": str(job.best),
+            "dataset": images.name,
+            "train_images": len(images.train),
+            "select_on": config.select_on,
+            "macs": cost.macs,
+            "parameters": cost.parameters,
+            "best": {name: found.as_dict() for name, found in result.best.items()},
+            "last": {name: found.as_dict() for name, found in result.last.items()},
+            "best_epoch": result.best_epoch + 1,
+            "seconds": result.seconds,
+            "options": options,
+            "environment": environment(device),
+        }
+        test = {f"final/{name}": summary[name]["test"]["top1_percent"] for name in ("best", "last")}
+        log.hparams(options, test)
+        write_json(job.summary_json, summary)
+    return summary
+
+
+def train_text(summary: dict[str, Any]) -> str:
+    """Return the summary of `train_command` for people."""
+    lines = [
+        f"{summary['arch']} on {summary['dataset']} ({summary['train_images']} train images): "
+        f"{summary['macs'] / 1e6:.2f}M MACs, {summary['parameters'] / 1e6:.2f}M parameters"
+    ]
+    for name in ("best", "last"):
+        test = summary[name]["test"]
+        low, high = test["interval_percent"]
+        lines.append(
+            f"{name}: {test['top1_percent']:.2f}% of the test images "
+            f"({test['correct']} of {test['images']}; 95% interval {low:.2f} to {high:.2f})"
+        )
+    lines.append(f"best epoch {summary['best_epoch']}, chosen by {summary['select_on']}")
+    return "\n".join([*lines, f"checkpoint: {summary['checkpoint']}"])
