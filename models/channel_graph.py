@@ -14,7 +14,7 @@ import torch.fx as fx
 import torch.nn as nn
 from torch import Tensor
 
-from models.channel_labels import ChannelTracer, LabelRun
+from models.channel_labels import LabelRun
 from models.channel_relations import CONSTANT, Filters, Norm, Relation
 from utils.runs.borrowed_state import evaluating
 
@@ -61,25 +61,27 @@ class ChannelGraph:
         """Return bool [num_labels]: the channels that a smaller network must still compute.
 
         Those are the alive and needed ones, and what cannot be dropped without them: whole blocks
-        of a grouped conv or group norm, and a shared module's filters if any of its calls needs
-        them.
+        of a grouped conv or group norm, a shared module's filters if any of its calls needs them,
+        and one zero channel of an operation that has none left.
         """
         alive = self.alive(masks)
         keep = alive & self.needed(alive)
         keep[CONSTANT] = True
-        for outputs in self._outputs_by_module().values():
-            keep[outputs] = keep[outputs].any(0)
         for relation in self.relations:
             relation.complete(keep)
+            for labels in relation.never_empty():  # no tensor without channels: one zero stays
+                if not keep[labels].any():
+                    keep[labels[0]] = True
+        for relation in self.relations:
+            relation.complete(keep)
+        for outputs in self._outputs_by_module().values():
+            keep[outputs] = keep[outputs].any(0)
         return keep
 
     def kept_positions(self, keep: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return {module: (output positions, input positions)} of the parameters that `keep` needs.
 
         A module called twice reads what either call needs.
-
-        Raises:
-            ValueError: if nothing is left of a layer.
         """
         kept: dict[str, tuple[Tensor, Tensor]] = {}
         for relation in self.relations:
@@ -88,9 +90,6 @@ class ChannelGraph:
                 if relation.module in kept:
                     inputs = inputs | kept[relation.module][1]
                 kept[relation.module] = keep[relation.outputs], inputs
-        for module, (outputs, inputs) in kept.items():
-            if not outputs.any() or not inputs.any():
-                raise ValueError(f"nothing is left of {module!r}: expected a live channel")
         return {m: (o.nonzero().flatten(), i.nonzero().flatten()) for m, (o, i) in kept.items()}
 
     def protected(self) -> set[str]:
@@ -135,7 +134,9 @@ def trace_channels(model: nn.Module, example: Tensor) -> ChannelGraph:
     with evaluating(model), torch.no_grad():
         traced = trace(model)
         run = LabelRun(traced)
-        run.run(example[:1].repeat(2, *[1] * (example.dim() - 1)))  # two: a batch is not a channel
+        parameter = next(model.parameters(), example)
+        image = example[:1].to(parameter.device, parameter.dtype)
+        run.run(image.repeat(2, *[1] * (image.dim() - 1)))  # two: a batch is not a channel
     return ChannelGraph(traced.graph, run.labels, tuple(run.relations), run.num_labels)
 
 
@@ -151,3 +152,16 @@ def trace(model: nn.Module) -> fx.GraphModule:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ValueError(f"torch.fx cannot trace {type(model).__name__}: {reason}") from error
     return fx.GraphModule(model, graph)
+
+
+class ChannelTracer(fx.Tracer):
+    """Keeps every module whole that computes by one of torch.nn's own `forward` methods.
+
+    That includes a user's subclass of nn.Conv2d. StochasticDepth stays whole because it reads
+    `self.training`, which a trace would freeze.
+    """
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        containers = nn.Sequential | nn.ModuleList | nn.ModuleDict
+        from_torch = type(m).forward.__module__.startswith("torch.nn.modules")
+        return from_torch and not isinstance(m, containers) or type(m).__name__ == "StochasticDepth"

@@ -2,8 +2,8 @@
 
 A *label* is an integer naming one channel of the operation that computed it; 0 is "always zero"
 (padding) and 1 is "some constant". Labels have their activation's shape. Data movement (cat, slice,
-reshape, ...) is executed on the labels themselves by the same torch call; the tables below sort
-every other operation by what it does to a channel that is zero.
+reshape, ...) is executed on the labels themselves by the same torch call; for every other operation
+`channel_operations` knows what it does to a channel that is zero.
 """
 
 from collections import Counter
@@ -15,9 +15,23 @@ import torch.fx as fx
 import torch.nn as nn
 from torch import Tensor
 
+from models.channel_operations import (
+    CARRIERS,
+    CONSTANTS,
+    MIXERS,
+    MOVEMENTS,
+    PRODUCTS,
+    QUOTIENTS,
+    REDUCTIONS,
+    SOFTMAXES,
+    SUMS,
+    operation_name,
+    run_movement,
+)
 from models.channel_relations import (
     CONSTANT,
     ZERO,
+    Blocks,
     Combined,
     Constants,
     Filters,
@@ -27,74 +41,6 @@ from models.channel_relations import (
     Source,
     Whole,
 )
-
-# Names as `operation_name` gives them: relu, nn.ReLU and Tensor.relu_ are all "relu".
-MOVEMENTS = frozenset(
-    "cat concat concatenate stack chunk split tensorsplit unbind narrow select indexselect getitem"
-    " reshape view viewas reshapeas flatten unflatten permute transpose swapaxes movedim t squeeze"
-    " unsqueeze expand expandas repeat repeatinterleave tile roll flip pad zeropad1d zeropad2d"
-    " zeropad3d constantpadnd pixelshuffle pixelunshuffle"
-    " channelshuffle".split()
-)
-CARRIERS = frozenset(  # f(0) = 0, or pooling in space: a zero channel stays zero
-    "relu relu6 leakyrelu prelu elu selu celu gelu silu mish hardswish hardtanh tanh softsign"
-    " hardshrink softshrink tanhshrink abs neg sqrt square dropout dropout1d dropout2d dropout3d"
-    " alphadropout featuredropout featurealphadropout stochasticdepth maxpool1d maxpool2d maxpool3d"
-    " avgpool1d avgpool2d avgpool3d adaptiveavgpool1d adaptiveavgpool2d adaptiveavgpool3d"
-    " adaptivemaxpool1d adaptivemaxpool2d adaptivemaxpool3d lppool2d upsample interpolate"
-    " upsamplingnearest2d upsamplingbilinear2d reflectionpadnd replicationpadnd circularpadnd"
-    " identity contiguous clone detach to float double half bfloat16 typeas".split()
-)
-CONSTANTS = frozenset(  # f(0) != 0: a zero channel turns constant
-    "sigmoid hardsigmoid logsigmoid softplus exp cos rsub".split()
-)
-SUMS = frozenset("add iadd sub isub".split())
-PRODUCTS = frozenset("mul imul multiply".split())
-QUOTIENTS = frozenset("div truediv itruediv divide".split())
-REDUCTIONS = frozenset("mean sum amax".split())
-SOFTMAXES = frozenset("softmax logsoftmax softmax2d".split())
-
-
-class ChannelTracer(fx.Tracer):
-    """Keeps every module whole that computes by one of torch.nn's own `forward` methods.
-
-    That includes a user's subclass of nn.Conv2d. StochasticDepth stays whole because it reads
-    `self.training`, which a trace would freeze.
-    """
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        containers = nn.Sequential | nn.ModuleList | nn.ModuleDict
-        from_torch = type(m).forward.__module__.startswith("torch.nn.modules")
-        return from_torch and not isinstance(m, containers) or _is_stochastic_depth(m)
-
-
-def operation_name(node: fx.Node, root: nn.Module) -> str:
-    """Return what the node computes as one lower-case word without underscores."""
-    if node.op == "call_module":
-        name = _torch_class(root.get_submodule(str(node.target))).__name__
-    elif node.op == "call_function":
-        name = getattr(node.target, "__name__", str(node.target))
-    else:
-        name = str(node.target)
-    return name.replace("_", "").lower()
-
-
-def run_movement(node: fx.Node, root: nn.Module, args: Any, kwargs: Any) -> Any:
-    """Run a data-movement node on integer tensors; padding writes ZERO, or CONSTANT where not 0."""
-    if node.op == "call_module":
-        module = root.get_submodule(str(node.target))
-        if "pad" in operation_name(node, root):
-            value = ZERO if getattr(module, "value", 0) == 0 else CONSTANT
-            return nn.functional.pad(args[0], _pad_sizes(module), value=value)
-        return module(*args, **kwargs)
-    if node.op == "call_method":  # labels are rarely contiguous: reshape where the code views
-        method = "reshape" if node.target == "view" else str(node.target)
-        return getattr(args[0], method)(*args[1:], **kwargs)
-    if operation_name(node, root) == "pad":
-        value = kwargs.get("value", args[3] if len(args) > 3 else 0)
-        sizes = kwargs["pad"] if "pad" in kwargs else args[1]
-        return nn.functional.pad(args[0], sizes, value=CONSTANT if value else ZERO)
-    return node.target(*args, **kwargs)
 
 
 def compressed(labels: Tensor) -> Tensor:
@@ -144,7 +90,7 @@ class LabelRun(fx.Interpreter):
             return self._output(node)
         reads_labels = any(is_tensors(self.labels[n]) for n in node.all_input_nodes)
         if not is_tensors(real) or not reads_labels:
-            return torch.full_like(real, CONSTANT, dtype=torch.long) if is_tensors(real) else real
+            return _constant(real)
         return self._rule(node)(node, real)
 
     def _rule(self, node: fx.Node) -> Callable[[fx.Node, Any], Any]:
@@ -153,6 +99,8 @@ class LabelRun(fx.Interpreter):
             return self._filters
         if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
             return self._norm
+        if name == "pixelshuffle":
+            return self._pixel_shuffle
         if name == "pad" and node.kwargs.get("mode", "constant") != "constant":
             return self._carrier
         table = {
@@ -164,6 +112,7 @@ class LabelRun(fx.Interpreter):
             QUOTIENTS: self._quotient,
             REDUCTIONS: self._reduction,
             SOFTMAXES: self._softmax,
+            MIXERS: self._whole,
         }
         for names, rule in table.items():
             if name in names:
@@ -215,6 +164,10 @@ class LabelRun(fx.Interpreter):
         return fx.node.map_aggregate(
             moved, lambda x: _without_borders(compressed(x)) if isinstance(x, Tensor) else x
         )
+
+    def _pixel_shuffle(self, node: fx.Node, real: Tensor) -> Tensor:
+        blocks = self._vector(node, 1).reshape(real.size(1), -1)
+        return _along(self._record(Blocks, node, len(blocks), inputs=blocks), 1, real.shape)
 
     def _carrier(self, node: fx.Node, real: Tensor) -> Tensor:
         labels = self._first(node)
@@ -311,6 +264,13 @@ class LabelRun(fx.Interpreter):
         return self.module.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
+def _constant(value: Any) -> Any:
+    """Label a tensor that no channel reaches; leave plain values alone."""
+    return fx.node.map_aggregate(
+        value, lambda x: torch.tensor(CONSTANT).expand(x.shape) if isinstance(x, Tensor) else x
+    )
+
+
 def _along(vector: Tensor, dim: int, shape: torch.Size) -> Tensor:
     """Spread a vector over a shape, along `dim`, without memory."""
     if len(vector) != shape[dim]:
@@ -346,19 +306,6 @@ def is_tensors(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return any(isinstance(item, Tensor) for item in value)
     return isinstance(value, Tensor)
-
-
-def _is_stochastic_depth(module: nn.Module) -> bool:
-    return type(module).__name__ == "StochasticDepth"
-
-
-def _torch_class(module: nn.Module) -> type:
-    """Return the class whose forward runs: torch's own, under a user's subclass."""
-    return next(c for c in type(module).__mro__ if "forward" in vars(c))
-
-
-def _pad_sizes(module: nn.Module) -> list[int]:
-    return list(module.padding)
 
 
 def _described(node: fx.Node, root: nn.Module) -> str:

@@ -35,6 +35,10 @@ class Relation(ABC):
     def complete(self, keep: Tensor) -> None:  # noqa: B027 (most relations need no completion)
         """Raise `keep` of outputs that cannot be dropped one by one."""
 
+    def never_empty(self) -> list[Tensor]:
+        """Return the sets of labels of which at least one must be kept."""
+        return [self.outputs] if len(self.outputs) else []
+
     def coupled(self) -> tuple[Tensor, Tensor]:
         """Return pairs of labels ([P], [P]) that live or die together."""
         return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long)
@@ -82,6 +86,10 @@ class Filters(Relation):
         if self.groups > 1:
             blocks = self._by_group(self.outputs)
             keep[blocks[keep[blocks].any(1)]] = True
+
+    def never_empty(self) -> list[Tensor]:
+        inputs = self.inputs[self.inputs > CONSTANT]
+        return [self.outputs, inputs] if len(inputs) else [self.outputs]
 
     def reads(self, keep: Tensor) -> Tensor:
         """Return bool [C_in]: the input positions that the smaller layer reads."""
@@ -163,6 +171,26 @@ class Combined(Relation):
 
 
 @dataclass(frozen=True, eq=False)
+class Blocks(Relation):
+    """Pixel shuffle: every output channel is made of a whole row of input channels."""
+
+    inputs: Tensor  # [C_out, channels per block]
+
+    def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
+        alive[self.outputs] = alive[self.inputs].any(1)
+
+    def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
+        needed[self.inputs[(needed & alive)[self.outputs]]] = True
+
+    def reads(self, keep: Tensor) -> Tensor:
+        """Return bool [C_in]: whole blocks of the outputs that stay."""
+        return keep[self.outputs].repeat_interleave(self.inputs.size(1))
+
+    def coupled(self) -> tuple[Tensor, Tensor]:
+        return _chained(torch.cat([self.outputs[:, None], self.inputs], 1))
+
+
+@dataclass(frozen=True, eq=False)
 class Constants(Relation):
     """An elementwise function with f(0) != 0: output i reads input i and is never zero."""
 
@@ -190,6 +218,9 @@ class Whole(Relation):
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
         if needed[self.outputs].any():
             needed[self.inputs] = True
+
+    def complete(self, keep: Tensor) -> None:
+        keep[self.outputs] = True
 
 
 @dataclass(frozen=True, eq=False)

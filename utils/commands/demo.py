@@ -10,6 +10,7 @@ from utils.commands.prune import PruneConfig, prune_command
 from utils.commands.ranks import RankConfig, ranks_command
 from utils.commands.summary import summary_markdown
 from utils.commands.train import TrainConfig, train_command
+from utils.runs.job_folder import JobFolder
 from utils.runs.options import option
 
 ARCH = "resnet_8"
@@ -27,36 +28,41 @@ class DemoConfig(DeviceOptions):
     )
     baseline_epochs: int = option(8, "epochs of the baseline", group="run")
     epochs: int = option(4, "epochs of fine-tuning", group="run")
+    num_images: int = option(500, "images to rank on", group="run")
 
 
 def demo_command(config: DemoConfig) -> dict[str, Any]:
-    """Train, rank, prune half the MACs, fine-tune; return the summary of the pruning."""
-    shared = {"seed": config.seed, "device": config.device, "gpu": config.gpu}
-    data = {"arch": ARCH, "dataset": "shapes"}
+    """Train, rank, prune half the MACs, fine-tune; return the summary of the pruning.
+
+    Raises:
+        ValueError: bad input; for any of the three steps, before the first.
+    """
+    training, ranking, pruning = _steps(config)
     note(f"1 of 3: training a {ARCH} on shapes")
-    baseline = train_command(
-        TrainConfig(
-            **shared, **data, epochs=config.baseline_epochs, job_dir=config.job_dir / "baseline"
-        )
-    )
-    checkpoint = Path(baseline["checkpoint"])
-    ranks = config.job_dir / "rank_conv"
+    train_command(training)
     note("2 of 3: ranking its feature maps")
-    ranks_command(RankConfig(**shared, **data, resume=checkpoint, output=ranks))
+    ranks_command(ranking)
     note("3 of 3: pruning and fine-tuning")
-    return prune_command(
-        PruneConfig(
-            **shared,
-            **data,
-            resume=checkpoint,
-            rank_conv=ranks,
-            compress_rate=config.compress_rate or f"[0.3]*{len(rank_layers(ARCH).layers)}",
-            epochs=config.epochs,
-            lr=0.05,
-            lr_schedule="cosine",
-            job_dir=config.job_dir / "pruned",
-        )
+    return prune_command(pruning)
+
+
+def _steps(config: DemoConfig) -> tuple[TrainConfig, RankConfig, PruneConfig]:
+    shared = {"seed": config.seed, "device": config.device, "gpu": config.gpu}
+    shared |= {"arch": ARCH, "dataset": "shapes"}
+    baseline, ranks = JobFolder(config.job_dir / "baseline"), config.job_dir / "rank_conv"
+    training = TrainConfig(**shared, epochs=config.baseline_epochs, job_dir=baseline.path)
+    ranking = RankConfig(**shared, resume=baseline.best, num_images=config.num_images, output=ranks)
+    pruning = PruneConfig(
+        **shared,
+        resume=baseline.best,
+        rank_conv=ranks,
+        compress_rate=config.compress_rate or f"[0.3]*{len(rank_layers(ARCH).layers)}",
+        epochs=config.epochs,
+        lr=0.05,
+        lr_schedule="cosine",
+        job_dir=config.job_dir / "pruned",
     )
+    return training, ranking, pruning
 
 
 def demo_text(summary: dict[str, Any]) -> str:

@@ -21,13 +21,14 @@ def run(
 ) -> int:
     """Parse `argv`, run the command, print its result, and return the exit code.
 
-    Bad input, a ValueError, is one sentence on standard error and exit code 2. With --json the
-    result is one JSON object, and nothing else is on standard output.
+    Bad input, a ValueError or a file that the system refuses, is one sentence on standard error
+    and exit code 2. With --json the result is one JSON object, and nothing else is on standard
+    output.
     """
     try:
         config = parse(config_class, argv, prog=prog, description=description)
         result = command(config)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:

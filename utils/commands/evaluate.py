@@ -44,7 +44,7 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
     """
     device = open_device(config.device, config.gpu)
     path = checkpoint_of(config)
-    network = open_network(config, config.seed)
+    network = open_network(config.arch, path, config.seed)
     model = network.model.to(device)
     images = open_images(
         config, config.arch, device, seed=config.seed, num_classes=network.num_classes

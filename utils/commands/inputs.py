@@ -32,8 +32,10 @@ class DeviceOptions:
     json: bool = option(False, "print one JSON object and nothing else", group="run")
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"--seed is {self.seed}: expected 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"--seed is {self.seed}: expected at least 0, less than 2**63")
+        if self.gpu is not None and not self.gpu.isdecimal():
+            raise ValueError(f"--gpu is {self.gpu!r}: expected the number of one GPU")
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,9 @@ def open_device(device: str, gpu: str | None) -> torch.device:
     """Return the device to compute on; a missing GPU is said, not an error, for `--gpu`.
 
     Raises:
-        ValueError: the device is unknown or not there, or `--gpu` names several.
+        ValueError: the device is unknown or not there.
     """
     if gpu is not None and device == "auto":
-        if not gpu.isdigit():
-            raise ValueError(f"--gpu is {gpu!r}: expected the number of one GPU")
         if not torch.cuda.is_available():
             note(f"no GPU here: --gpu {gpu} runs on the CPU")
             return torch.device("cpu")
@@ -95,7 +95,7 @@ def open_device(device: str, gpu: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
+        torch.zeros(1, device=found).item()  # "meta" has no numbers to give back
     except (RuntimeError, AssertionError):
         raise ValueError(
             f"--device is {device!r}: expected auto, cpu, or a GPU of this machine"
@@ -132,19 +132,30 @@ def checkpoint_of(options: NetworkOptions) -> Path | None:
     )
 
 
-def open_network(options: NetworkOptions, seed: int) -> Network:
-    """Load the network that the options name, on the CPU.
+def open_network(arch: str, checkpoint: Path | None, seed: int) -> Network:
+    """Load the network that `checkpoint_of` found, on the CPU; for None, draw one by the seed.
 
     Raises:
-        ValueError: see `checkpoint_of` and `load_network`.
+        ValueError: see `load_network`.
     """
-    path = checkpoint_of(options)
-    if path is not None:
-        return load_network(path, options.arch)
+    if checkpoint is not None:
+        return load_network(checkpoint, arch)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = build_model(options.arch)
-    return Network(model, options.arch, architecture(options.arch).num_classes)
+        model = build_model(arch)
+    return Network(model, arch, architecture(arch).num_classes)
+
+
+def open_dense_network(arch: str, checkpoint: Path | None, seed: int) -> Network:
+    """Load a network as `open_network` does, but only one that is not pruned yet.
+
+    Raises:
+        ValueError: see `load_network`; or it is pruned already.
+    """
+    network = open_network(arch, checkpoint, seed)
+    if network.form != "dense":
+        raise ValueError(f"{checkpoint} is pruned already: expected a dense checkpoint")
+    return network
 
 
 @dataclass(frozen=True)
@@ -206,15 +217,17 @@ def open_images(
     *,
     seed: int = 0,
     num_classes: int | None = None,
-    val_fraction: float = 0.0,
+    val_fraction: float | None = None,
 ) -> Images:
-    """Load the images that the options name and hold out `val_fraction` of train.
+    """Load the images that the options name and hold out `val_fraction` of train (None: nothing).
 
     `num_classes` is what a network that is there already expects.
 
     Raises:
         ValueError: the images cannot be loaded, or their classes are not the network's.
     """
+    if options.eval_batch_size < 1:
+        raise ValueError(f"--eval_batch_size is {options.eval_batch_size}: expected at least 1")
     data = load_dataset(
         options.dataset, options.data_dir, image_size=architecture(arch).image_size, seed=seed
     )
@@ -224,7 +237,7 @@ def open_images(
             f"expected the {num_classes} of the network"
         )
     train, validation = data.train, None
-    if val_fraction:
+    if val_fraction is not None:
         train, validation = split_validation(train, val_fraction, seed)
     return Images(
         train.to(device),

@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from models.channel_graph import ChannelGraph
-from models.rank_layers import RankLayers, rank_layers
+from models.rank_layers import rank_layers
 from models.registry import example_images
 from utils.commands.inputs import note
 from utils.metrics.cost import Cost, paper_cost, physical_cost
@@ -36,12 +36,8 @@ class Planned:
 
     def paper_row(self) -> PaperRow | None:
         """Return the published row with these compress rates, if there is one."""
-        known = rank_layers(self.dense.arch)
-        return matching_row(
-            self.dense.arch,
-            self.rates,
-            expand=lambda text: _fitted(text, known, self.dense.arch),
-        )
+        arch = self.dense.arch
+        return matching_row(arch, self.rates, expand=lambda text: expand_rates(text, arch))
 
     def costs(self) -> dict[str, Any]:
         """Return the summary's `paper_rule`, `physical`, `layers`, `uncounted` and `paper`."""
@@ -74,34 +70,46 @@ def make_plan(
     """Score the filters, plan which go, and make the small network.
 
     Raises:
-        ValueError: bad rates, missing or unfitting rank files, or a network that is pruned already.
+        ValueError: bad rates, missing or unfitting rank files, or weights that are NaN or Inf.
     """
-    if dense.form != "dense":
-        raise ValueError(
-            f"the {dense.arch} to prune is pruned already: expected a dense checkpoint"
-        )
-    known = rank_layers(dense.arch)
-    rates = _fitted(compress_rate, known, dense.arch)
+    _check_finite(dense)
+    rates = expand_rates(compress_rate, dense.arch)
     graph = dense.trace()
-    scores = _scores(dense, known, criterion, rank_folder, checkpoint_sha256, seed)
+    scores = _scores(dense, criterion, rank_folder, checkpoint_sha256, seed)
     plan = plan_by_rates(scores, rates)
     slim = remove_filters(dense.model, graph, plan.masks())
     return Planned(dense, graph, scores, plan, slim, tuple(rates))
 
 
-def _fitted(text: str, known: RankLayers, arch: str) -> list[float]:
+def expand_rates(text: str, arch: str) -> list[float]:
+    """Return the compress rates that `text` spells, one for each prunable conv of `arch`.
+
+    Raises:
+        ValueError: `arch` is unknown, `text` is malformed, or it spells too few or too many.
+    """
+    known = rank_layers(arch)
     return fit_rates(parse_rates(text), len(known.layers), known.ignored_rates, arch)
+
+
+def _check_finite(dense: Network) -> None:
+    for name, tensor in dense.model.state_dict().items():
+        broken = int((~tensor.isfinite()).sum())
+        if broken:
+            raise ValueError(
+                f"the {dense.arch} to prune holds NaN or Inf in {name!r} "
+                f"({broken} of {tensor.numel()} values): expected finite weights"
+            )
 
 
 def _scores(
     dense: Network,
-    known: RankLayers,
     criterion: str,
     rank_folder: Path,
     checkpoint_sha256: str | None,
     seed: int,
 ) -> dict[str, Tensor]:
     """Return {conv: [filters]} in rate order; higher is kept."""
+    known = rank_layers(dense.arch)
     weights = {x.conv: dense.model.get_submodule(x.conv).weight.detach() for x in known.layers}
     if criterion not in RANK_CRITERIA:
         return weight_scores(criterion, weights, seed)

@@ -21,11 +21,11 @@ from utils.commands.inputs import (
     NetworkOptions,
     checkpoint_of,
     note,
+    open_dense_network,
     open_device,
     open_images,
-    open_network,
 )
-from utils.commands.plan import Planned, make_plan, rates_text
+from utils.commands.plan import Planned, expand_rates, make_plan, rates_text
 from utils.commands.summary import summary_markdown
 from utils.commands.training_options import TrainingOptions
 from utils.metrics.accuracy import Accuracy
@@ -82,6 +82,7 @@ class PruneConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions):
         super().__post_init__()
         if not self.compress_rate:
             raise ValueError("--compress_rate is missing: expected rates such as [0.1]+[0.6]*54")
+        expand_rates(self.compress_rate, self.arch)
         if self.epochs < 0 or (self.epochs == 0 and self.schedule == "layerwise"):
             raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
         if self.epochs:
@@ -97,9 +98,10 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         ValueError: bad input, or a folder that holds a run with other options.
     """
     checkpoint = checkpoint_of(config)
+    dense = open_dense_network(config.arch, checkpoint, config.seed)
     identity = _identity(config, checkpoint)
     planned = make_plan(
-        open_network(config, config.seed),
+        dense,
         compress_rate=config.compress_rate,
         criterion=config.criterion,
         rank_folder=config.rank_conv or Path("rank_conv") / config.arch,
@@ -133,6 +135,7 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         _log_plan(log, planned, summary["layers"])
         summary |= {"job_dir": str(folder), "dataset": images.name, "options": identity}
         summary |= _run(config, planned, images, job, log)
+        summary["dense_file_bytes"] = None if checkpoint is None else checkpoint.stat().st_size
         summary["paper"] = _beside_paper(planned, summary)
         summary["environment"] = environment(device)
         _finish(summary, job, log)
@@ -173,7 +176,6 @@ def _run(
         "best_epoch": None if result is None else result.best_epoch + 1,
         "train_images": len(images.train),
         "seconds_of_finetuning": time.perf_counter() - started,
-        "dense_file_bytes": _file_bytes(config),
         "pruned_file_bytes": job.pruned.stat().st_size,
         "pruned_file": str(job.pruned),
     }
@@ -265,18 +267,13 @@ def _network(config: PruneConfig, planned: Planned, model: nn.Module) -> Network
             "schedule": config.schedule,
             "epochs": config.epochs,
             "seed": config.seed,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a class of its own, which no safe loader reads
         },
     )
 
 
 def _plain(accuracies: Mapping[str, Accuracy]) -> dict[str, Any]:
     return {name: accuracy.as_dict() for name, accuracy in accuracies.items()}
-
-
-def _file_bytes(config: PruneConfig) -> int | None:
-    path = checkpoint_of(config)
-    return None if path is None else path.stat().st_size
 
 
 def _finish(summary: dict[str, Any], job: JobFolder, log: RunLog) -> None:

@@ -1,5 +1,6 @@
 """`rank_generation.py`: the average rank of every filter's feature map, written as rank files."""
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from utils.commands.inputs import (
     DeviceOptions,
     NetworkOptions,
     checkpoint_of,
+    open_dense_network,
     open_device,
     open_images,
-    open_network,
 )
 from utils.data.gpu_loader import batches
 from utils.data.images import ImageSet
@@ -74,11 +75,10 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
         ValueError: bad input; nothing is written then.
     """
     layers = rank_layers(config.arch).layers
+    _check_writable(config.folder)
     device = open_device(config.device, config.gpu)
     checkpoint = checkpoint_of(config)
-    network = open_network(config, config.seed)
-    if network.form != "dense":
-        raise ValueError(f"{checkpoint} is already pruned: expected a dense checkpoint to rank")
+    network = open_dense_network(config.arch, checkpoint, config.seed)
     model = network.model.to(device)
     images = _chosen_images(config, network.num_classes, device)
     started = time.perf_counter()
@@ -126,6 +126,16 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
             for layer in layers
         ],
     }
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder that could not be written to, before minutes of ranking."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"cannot write rank files into {folder} ({existing} is no folder to write to): "
+            "expected a writable place"
+        )
 
 
 def _chosen_images(config: RankConfig, num_classes: int, device: torch.device) -> ImageSet:

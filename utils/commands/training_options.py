@@ -36,9 +36,9 @@ class TrainingOptions:
     )
 
     @property
-    def held_out(self) -> float:
-        """Share of the train images that training must not see."""
-        return self.val_fraction if self.select_on == "val" else 0.0
+    def held_out(self) -> float | None:
+        """Share of the train images that training must not see; None where it sees all."""
+        return self.val_fraction if self.select_on == "val" else None
 
     def recipe(self, seed: int) -> Recipe:
         """Return the training recipe; `epochs` must not be 0.

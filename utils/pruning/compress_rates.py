@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from itertools import groupby
 
 # A backslash before the star is what copying from the official README's Markdown leaves behind.
 _TERM = re.compile(
     r"(?:\[\s*(?P<square>{0})\s*\]|\(\s*(?P<round>{0})\s*\)|(?P<bare>{0}))"
-    r"(?:\s*\\?\*\s*(?P<count>\d+))?".format(r"\d+\.?\d*|\.\d+")
+    r"(?:\s*\\?\*\s*(?P<count>0*\d{{1,4}}))?".format(r"\d+\.?\d*|\.\d+")
 )
 
 
@@ -28,7 +29,8 @@ def parse_rates(text: str) -> list[float]:
         if not rate < 1:
             raise ValueError(
                 f"compress rate, term {number} (character {start}): "
-                f"expected [rate] or [rate]*count with 0 <= rate < 1, got {term.strip()!r}"
+                "expected [rate] or [rate]*count with 0 <= rate < 1 and count <= 9999, "
+                f"got {term.strip()!r}"
             )
         rates += [rate] * int(match["count"] or 1)
         start += len(term) + 1
@@ -38,7 +40,11 @@ def parse_rates(text: str) -> list[float]:
 def format_rates(rates: Sequence[float]) -> str:
     """Return the rates in the grammar that `parse_rates` reads: the shortest such string."""
     runs = ((rate, len(list(same))) for rate, same in groupby(rates))
-    return "+".join(f"[{rate}]" + (f"*{count}" if count > 1 else "") for rate, count in runs)
+    return "+".join(_decimal(rate) + (f"*{count}" if count > 1 else "") for rate, count in runs)
+
+
+def _decimal(rate: float) -> str:
+    return f"[{Decimal(str(float(rate))):f}]"  # the grammar knows no exponents: 1e-05 is [0.00001]
 
 
 def fit_rates(rates: Sequence[float], num_layers: int, ignored: int, arch: str) -> list[float]:
@@ -56,5 +62,11 @@ def fit_rates(rates: Sequence[float], num_layers: int, ignored: int, arch: str) 
 
 
 def num_removed(rate: float, filters: int) -> int:
-    """Return how many of a layer's filters go: int(rate * filters), as the official code has it."""
+    """Return how many of a layer's filters go: int(rate * filters), as the official code has it.
+
+    Raises:
+        ValueError: if `rate` is not in [0, 1).
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"compress rate {rate}: expected 0 <= rate < 1")
     return int(rate * filters)

@@ -20,6 +20,15 @@ from utils.runs.atomic_write import write_tensors
 from utils.runs.checkpoint import fill_model, load_file, state_dict_of, weights_of
 
 FORMAT = "pruned network 1"
+FORMS = ("dense", "mask", "remove")
+_FIELDS = {
+    "arch": str,
+    "num_classes": int,
+    "form": str,
+    "kept": dict,
+    "state_dict": dict,
+    "provenance": dict,
+}
 
 
 @dataclass
@@ -29,7 +38,7 @@ class Network:
     model: nn.Module
     arch: str
     num_classes: int
-    form: str = "dense"  # "dense", "mask" or "remove"
+    form: str = "dense"  # one of FORMS
     masks: dict[str, Tensor] = field(default_factory=dict)  # {conv: bool [filters]}
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -73,25 +82,42 @@ def load_network(path: str | Path, arch: str | None = None) -> Network:
 
 
 def _pruned(content: Mapping[str, Any], path: str | Path, arch: str | None) -> Network:
-    if content.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {content.get('format')!r}: expected {FORMAT!r}")
+    _check(content, path)
     if arch not in (None, content["arch"]):
         raise ValueError(f"{path} holds a pruned {content['arch']}: expected {arch}")
-    dense = Network(build_model(content["arch"], content["num_classes"]), content["arch"], 0)
+    state = state_dict_of(content, path)
+    num_classes = _num_classes(state, content["arch"])
+    if num_classes != content["num_classes"]:
+        raise ValueError(
+            f"{path} says {content['num_classes']} classes: expected its classifier's {num_classes}"
+        )
+    dense = Network(build_model(content["arch"], num_classes), content["arch"], num_classes)
     graph = dense.trace()
     masks = _masks(content["kept"], graph.filters(), path)
     model = dense.model
     if content["form"] == "remove":
         model = remove_filters(model, graph, masks)
-    fill_model(model, content["state_dict"], path)
+    fill_model(model, state, path)
     return Network(
         model,
         content["arch"],
-        content["num_classes"],
+        num_classes,
         content["form"],
         masks,
         dict(content["provenance"]),
     )
+
+
+def _check(content: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse a pruned file of another format, or whose fields are not what was written."""
+    if content.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {content.get('format')!r}: expected {FORMAT!r}")
+    for name, kind in _FIELDS.items():
+        if not isinstance(content.get(name), kind):
+            found = type(content.get(name)).__name__
+            raise ValueError(f"{path}: {name!r} is of type {found}, expected {kind.__name__}")
+    if content["form"] not in FORMS:
+        raise ValueError(f"{path} has form {content['form']!r}: expected one of {', '.join(FORMS)}")
 
 
 def _masks(
@@ -99,14 +125,30 @@ def _masks(
 ) -> dict[str, Tensor]:
     masks = {}
     for conv, indices in kept.items():
-        count = filters.get(conv, 0)
-        if not len(indices) or int(indices.min()) < 0 or int(indices.max()) >= count:
+        if conv not in filters:
+            raise ValueError(f"{path} keeps filters of {conv!r}: the network has no such layer")
+        count = filters[conv]
+        if not _are_indices(indices, count):
             raise ValueError(
-                f"{path}: kept indices of {conv!r} do not fit: expected some within [0, {count})"
+                f"{path}: kept indices of {conv!r} do not fit: "
+                f"expected at least one, ascending, within [0, {count})"
             )
         masks[conv] = torch.zeros(count, dtype=torch.bool)
         masks[conv][indices] = True
     return masks
+
+
+def _are_indices(indices: Any, count: int) -> bool:
+    """True for int64 [K], K > 0, ascending without repeats, within [0, count)."""
+    return (
+        isinstance(indices, Tensor)
+        and indices.dtype == torch.int64
+        and indices.dim() == 1
+        and len(indices) > 0
+        and bool((indices.diff() > 0).all())
+        and int(indices[0]) >= 0
+        and int(indices[-1]) < count
+    )
 
 
 def _num_classes(state: Mapping[str, Tensor], arch: str) -> int:

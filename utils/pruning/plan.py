@@ -64,11 +64,15 @@ class PruningPlan:
         """Read what `as_list` wrote.
 
         Raises:
-            ValueError: if kept indices are out of range, repeated, or missing.
+            ValueError: if kept indices are out of range, repeated, or missing, or an entry is
+                not what `as_list` writes.
         """
-        return PruningPlan(
-            tuple(LayerPlan(**{**layer, "kept": tuple(layer["kept"])}) for layer in layers)
-        )
+        try:
+            return PruningPlan(
+                tuple(LayerPlan(**{**layer, "kept": tuple(layer["kept"])}) for layer in layers)
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"pruning plan: an entry does not fit LayerPlan: {error}") from None
 
 
 def plan_by_rates(scores: Mapping[str, Tensor], rates: Sequence[float]) -> PruningPlan:
@@ -78,12 +82,18 @@ def plan_by_rates(scores: Mapping[str, Tensor], rates: Sequence[float]) -> Pruni
 
     Args:
         scores: {conv: [F]}, in the order of `rates`.
+
+    Raises:
+        ValueError: if a score is NaN or Inf, naming the conv, or a rate is not in [0, 1).
     """
     pairs = zip(scores.items(), rates, strict=True)
     return PruningPlan(tuple(_plan_layer(conv, score, rate) for (conv, score), rate in pairs))
 
 
 def _plan_layer(conv: str, scores: Tensor, rate: float) -> LayerPlan:
+    wrong = int((~scores.isfinite()).sum())
+    if wrong:
+        raise ValueError(f"scores of {conv!r}: {wrong} of {len(scores)} are NaN or Inf")
     removed = num_removed(rate, len(scores))
     ordered, order = scores.sort(stable=True)
     kept = tuple(sorted(order[removed:].tolist()))

@@ -7,56 +7,20 @@ fixed size), the operation is replaced by one gather from the values before it.
 """
 
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import torch
 import torch.fx as fx
 import torch.nn as nn
 from torch import Tensor
 
 from models.channel_graph import ChannelGraph
-from models.channel_labels import MOVEMENTS, axis_vector, is_tensors, operation_name, run_movement
-from models.channel_relations import Combined, Constants, Filters, Norm, Whole
-
-
-class ChannelGather(nn.Module):
-    """Output channel i is channel index[i] of the sources joined along `dim`, or zero for -1."""
-
-    def __init__(self, index: tuple[int, ...], dim: int):
-        super().__init__()
-        self.dim, self.width = dim, len(index)
-        filled = torch.tensor([i >= 0 for i in index])
-        picked = torch.tensor(index)[filled]
-        whole = torch.equal(picked, torch.arange(len(picked)))
-        self.register_buffer("picked", None if whole else picked, persistent=False)
-        targets = None if filled.all() else filled.nonzero().flatten()
-        self.register_buffer("targets", targets, persistent=False)
-        self.num_picked = len(picked)
-
-    def forward(self, *sources: Tensor) -> Tensor:
-        joined = sources[0] if len(sources) == 1 else torch.cat(sources, self.dim)
-        if self.picked is not None:
-            joined = joined.index_select(self.dim, self.picked)
-        elif joined.size(self.dim) != self.num_picked:
-            joined = joined.narrow(self.dim, 0, self.num_picked)
-        if self.targets is None:
-            return joined
-        shape = list(joined.shape)
-        shape[self.dim] = self.width
-        return joined.new_zeros(shape).index_copy(self.dim, self.targets, joined)
-
-    def extra_repr(self) -> str:
-        zeros = 0 if self.targets is None else self.width - len(self.targets)
-        return f"{self.width} channels along dim {self.dim}, {zeros} of them zero"
-
-
-@dataclass(frozen=True)
-class Gather:
-    """A value to be made: `index` into the sources' shrunken channels along `dim`, -1 for zero."""
-
-    sources: tuple[fx.Node, ...]
-    index: tuple[int, ...]
-    dim: int
+from models.channel_labels import axis_vector, is_tensors
+from models.channel_operations import MOVEMENTS, operation_name, run_movement
+from models.channel_relations import ZERO, Blocks, Combined, Constants, Filters, Norm, Whole
+from utils.pruning.gather import ChannelGather, Gather
 
 
 @dataclass
@@ -92,7 +56,9 @@ class _Walk:
         self.kept_inputs = {m: inputs for m, (_, inputs) in graph.kept_positions(keep).items()}
         self.full: dict[fx.Node, Any] = {}  # ids of a value's elements, [2, ...] each
         self.small: dict[fx.Node, Any] = {}  # the ids that are left; None if it could not run
-        self.first_ids: list[tuple[int, fx.Node]] = []
+        self.first_ids: list[tuple[int, fx.Node | None]] = []
+        self.present: dict[fx.Node, Tensor] = {}  # positions of values that keep some zeros
+        self.stacked: dict[fx.Node, Tensor] = {}  # positions of stacked values
         self.next_id = 2  # 0 is a padded zero, 1 a padded constant
 
     def visit(self, node: fx.Node) -> None:
@@ -108,10 +74,15 @@ class _Walk:
             self._want_everything(node)
         elif isinstance(relation, Combined | Constants):
             self._elementwise(node)
+        elif isinstance(relation, Blocks):
+            wanted = relation.reads(self.keep).nonzero().flatten()
+            self._want(node, node.all_input_nodes[0], 1, wanted)
         elif node.op.startswith("call") and operation_name(node, self.model) in MOVEMENTS:
             self._move(node)
         elif node.op.startswith("call") and self._irregular(node):
             self._carry(node)
+        elif node.op.startswith("call") and node.all_input_nodes[0] in self.present:
+            self.present[node] = self.present[node.all_input_nodes[0]]
 
     # --- what operations must receive ---
 
@@ -153,9 +124,11 @@ class _Walk:
         if len(operands) > 1 or found is None or self._ids(source)[1] is None:
             raise self._error(node)
         full, small = self._ids(source)
-        dims = [d for d in range(full.dim()) if full.size(d) == labels.size(found[0])]
-        for dim in dims:
-            if _matches(small, full.index_select(dim, self._positions(node, found[0]))):
+        stacked = self.stacked.get(source, self._positions(node, found[0]))
+        for dim in range(1, full.dim()):
+            same_size = full.size(dim) == labels.size(found[0])
+            if same_size and _matches(small, full.index_select(dim, stacked)):
+                self.present[node] = stacked
                 return
         raise self._error(node)
 
@@ -175,13 +148,35 @@ class _Walk:
             self.full[node], self.small[node] = full, small
             return
         dim = found[0]
+        if small is not None and torch.equal(small, full) and self._read_whole(node):
+            self.present[node] = torch.arange(labels.size(dim))  # padded zeros included
+            return
         wanted = full.index_select(dim, self._positions(node, dim))
         if small is None or not _matches(small, wanted):
             self.found.replaced[node] = self._gathered(node, wanted, dim)
 
+    def _read_whole(self, node: fx.Node) -> bool:
+        """True if the value holds padded zeros, and all that reads it keeps every position."""
+        labels = self.graph.labels
+        return bool((labels[node] == ZERO).any()) and all(
+            isinstance(self.relations.get(user.name), Combined) and self.keep[labels[user]].all()
+            for user in node.users
+        )
+
     def _carry(self, node: fx.Node) -> None:
-        """An elementwise function on a value whose channels do not lie along one dimension."""
-        self.full[node], self.small[node] = self._ids(node.all_input_nodes[0])
+        """An elementwise function on a value whose channels do not lie along one dimension.
+
+        Its result gets ids of its own, which belong to no value: a gather from before it would
+        leave the function out.
+        """
+        source = node.all_input_nodes[0]
+        full, small = self._ids(source)
+        if source in self.stacked:
+            self.stacked[node] = self.stacked[source]
+        start, self.next_id = self.next_id, self.next_id + int(full.max()) + 1
+        self.first_ids.append((start, None))
+        self.full[node] = torch.where(full > 1, full + start, full)
+        self.small[node] = None if small is None else torch.where(small > 1, small + start, small)
 
     def _align_joined(self, node: fx.Node) -> None:
         """Values stacked on one another keep the same positions: those that any of them keeps."""
@@ -191,6 +186,7 @@ class _Walk:
             return
         dim = axes[0][0]
         wanted = torch.cat([self._positions(n, dim) for n in operands]).unique()
+        self.stacked[node] = wanted
         for operand in operands:
             self._want(node, operand, dim, wanted)
 
@@ -201,11 +197,15 @@ class _Walk:
         picks: list[tuple[fx.Node, int] | None] = []
         for ids in channels:
             source, position = self._origin(int(ids[0]))
-            if source is None and ids.any():
+            if source is None and (ids > 0).any():
                 raise self._error(node)
             picks.append(None if source is None else (source, position))
             if source is not None and source not in sources:
                 sources.append(source)
+        if not sources:  # nothing but zeros: any value before it gives their shape
+            rest = wanted.narrow(dim, 0, 0).shape
+            fitting = (n for _, n in reversed(self.first_ids) if n is not None)
+            sources = [n for n in fitting if self._ids(n)[0].narrow(dim, 0, 0).shape == rest][:1]
         place, start = {}, 0
         for source in sources:
             self._check_same(node, source, channels, picks, dim)
@@ -221,14 +221,14 @@ class _Walk:
         """Return the value an element id belongs to and the id's position along its channels."""
         if element < 2:
             return None, -1
-        start, node = max((s, n) for s, n in self.first_ids if s <= element)
-        full = self._ids(node)[0]
-        dim = axis_vector(self.graph.labels[node])[0]
-        rest = full[0].numel() // full.size(1) if dim == 1 else 0
-        if dim != 1:
-            where = (full[0] == element).nonzero()[0]
-            return node, int(where[dim - 1])
-        return node, (element - start) // rest
+        start, node = max(
+            (pair for pair in self.first_ids if pair[0] <= element), key=itemgetter(0)
+        )
+        if node is None:
+            return None, -1
+        found = axis_vector(self.graph.labels[node])
+        place = np.unravel_index(element - start, self.graph.labels[node].shape[1:])
+        return node, int(place[found[0] - 1])
 
     def _check_same(
         self,
@@ -239,7 +239,7 @@ class _Walk:
         dim: int,
     ) -> None:
         rows = [i for i, pick in enumerate(picks) if pick is not None and pick[0] is source]
-        positions = torch.tensor([picks[i][1] for i in rows])
+        positions = torch.tensor([picks[i][1] for i in rows], dtype=torch.long)
         full = self._ids(source)[0]
         if full.dim() <= dim:
             raise self._error(node)
@@ -296,6 +296,8 @@ class _Walk:
 
     def _positions(self, node: fx.Node, dim: int) -> Tensor:
         """Return the positions along `dim` that the shrunken value keeps."""
+        if node in self.present:
+            return self.present[node]
         labels = self.graph.labels[node]
         vector = labels.movedim(dim, 0).flatten(1)[:, 0]
         return self.keep[vector].nonzero().flatten()

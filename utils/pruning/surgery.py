@@ -15,8 +15,9 @@ import torch.nn as nn
 from torch import Tensor
 
 from models.channel_graph import ChannelGraph
-from models.channel_labels import MOVEMENTS, operation_name
-from utils.pruning.realignment import ChannelGather, Gather, Realignment, realign
+from utils.pruning.gather import ChannelGather, Gather
+from utils.pruning.masks import ChannelMasks
+from utils.pruning.realignment import Realignment, realign
 
 
 @torch.no_grad()
@@ -40,6 +41,7 @@ def remove_filters(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Te
     keep = graph.kept(masks)
     realignment = realign(graph, model, keep)
     slim = copy.deepcopy(model)
+    ChannelMasks(slim, graph, masks).apply()  # some masked filters stay, as zeros
     for name, (outputs, inputs) in graph.kept_positions(keep).items():
         _shrink(slim.get_submodule(name), outputs, inputs)
     return _rewritten(slim, graph, realignment) if realignment else slim
@@ -117,13 +119,13 @@ def _rewritten(slim: nn.Module, graph: ChannelGraph, realignment: Realignment) -
             continue
         edits = {o: value(g) for (n, o), g in realignment.operands.items() if n is node}
         copies[node] = new.node_copy(node, lambda n, edits=edits: edits.get(n, copies[n]))
-    _drop_unread_movement(new, slim)
+    _drop_unread(new, copies)
     return fx.GraphModule(root, new, class_name=type(slim).__name__)
 
 
-def _drop_unread_movement(graph: fx.Graph, root: nn.Module) -> None:
-    """Erase data movement whose result was replaced; it may not fit the smaller tensors."""
+def _drop_unread(graph: fx.Graph, copies: Mapping[fx.Node, fx.Node]) -> None:
+    """Erase what only a replaced operation read; it may not fit the smaller tensors."""
+    read_before = {copy for node, copy in copies.items() if node.users}
     for node in reversed(graph.nodes):
-        called = node.op in ("call_function", "call_method")
-        if called and not node.users and operation_name(node, root) in MOVEMENTS:
+        if node in read_before and not node.users and node.op.startswith("call"):
             graph.erase_node(node)

@@ -39,6 +39,7 @@ class _Totals:
         self.site = site
         self.total: Tensor | int = 0
         self.total_of_squares: Tensor | int = 0
+        self.images = 0
         self.map_size = (0, 0)
 
     def add(self, maps: Tensor) -> None:  # [N, C, H, W]
@@ -48,6 +49,7 @@ class _Totals:
             raise ValueError(f"layer {self.site!r}: {error}") from None
         self.total = self.total + ranks.sum(0)
         self.total_of_squares = self.total_of_squares + (ranks * ranks).sum(0)
+        self.images += len(maps)
         self.map_size = (maps.size(2), maps.size(3))
 
 
@@ -69,8 +71,8 @@ def estimate_ranks(
         {site: statistics}; sums are integers, so they do not depend on how images are batched.
 
     Raises:
-        ValueError: if there are no images, a site is no module of the model, a site never runs,
-            or a feature map holds NaN or Inf; the message names the site.
+        ValueError: if there are no images, a site is no module of the model, a site does not run
+            exactly once per image, or a feature map holds NaN or Inf; the message names the site.
     """
     totals = {site: _Totals(site) for site in sites}
     images = 0
@@ -92,6 +94,11 @@ def estimate_ranks(
 def _statistics(sums: _Totals, images: int) -> RankStatistics:
     if not isinstance(sums.total, Tensor):
         raise ValueError(f"layer {sums.site!r} did not run: expected a module that forward calls")
+    if sums.images != images:
+        raise ValueError(
+            f"layer {sums.site!r} gave {sums.images} sets of feature maps for {images} images: "
+            "expected a module that forward calls once"
+        )
     return RankStatistics(sums.total.cpu(), sums.total_of_squares.cpu(), images, sums.map_size)
 
 

@@ -12,13 +12,15 @@ def map_ranks(maps: Tensor) -> Tensor:
     which HRank's scores (Lin et al., 2020, Eq. 5) are defined by. Batching changes no integer.
 
     Raises:
-        ValueError: if `maps` are not 4-d, or hold NaN or Inf (LAPACK would silently say 0).
+        ValueError: if `maps` are not 4-d, or hold NaN or Inf in float32 (LAPACK would silently
+            say 0).
     """
     if maps.dim() != 4:
         raise ValueError(f"feature maps: expected [N, C, H, W], got {list(maps.shape)}")
+    maps = maps.float()
     wrong = int((~maps.isfinite()).sum())
     if wrong:
         raise ValueError(f"feature maps: {wrong} of {maps.numel()} values are NaN or Inf")
     if maps.numel() == 0:
         return torch.zeros(maps.shape[:2], dtype=torch.int64, device=maps.device)
-    return torch.linalg.matrix_rank(maps.float())
+    return torch.linalg.matrix_rank(maps)

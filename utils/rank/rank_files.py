@@ -25,10 +25,10 @@ def write_ranks(
     """Write one float32 `.npy` per layer (the official names), then the manifest.
 
     `statistics` maps each layer's site to its ranks; `provenance` goes into the manifest as it is.
-    An old manifest is removed first and the new one written last: a folder that holds a manifest
-    holds the ranks it speaks of.
+    The manifest says "unfinished" until all files are written: ranks of two runs never pass for
+    those of one.
     """
-    (folder / MANIFEST).unlink(missing_ok=True)
+    write_json(folder / MANIFEST, {"unfinished": True})
     entries = []
     for layer in layers:
         found = statistics[layer.site]
@@ -58,7 +58,8 @@ def read_ranks(
 
     Raises:
         ValueError: naming the file, if it is missing or unreadable, has another length than the
-            conv, or holds a value that is no rank; or if the manifest speaks of another network.
+            conv, or holds a value that is no rank; or if the manifest speaks of another network
+            or of ranks that were not written to the end.
     """
     if not folder.is_dir():
         raise ValueError(
@@ -66,7 +67,12 @@ def read_ranks(
             f"which `python rank_generation.py --arch {arch}` writes"
         )
     manifest = read_manifest(folder)
-    if manifest and manifest.get("arch") != arch:
+    if manifest is not None and manifest.get("unfinished"):
+        raise ValueError(
+            f"rank folder {folder} is unfinished, its writing was interrupted: expected all files "
+            f"of one run of `python rank_generation.py --arch {arch}`"
+        )
+    if manifest is not None and manifest.get("arch") != arch:
         raise ValueError(
             f"rank folder {folder} was made for {manifest.get('arch')!r}: expected {arch!r}"
         )
@@ -77,23 +83,27 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the folder's manifest, or None where there is none.
 
     Raises:
-        ValueError: if it is not valid JSON.
+        ValueError: if it is no JSON object.
     """
     path = folder / MANIFEST
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
+        manifest = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path} holds a {type(manifest).__name__}: expected a JSON object")
+    return manifest
 
 
 def _read_file(path: Path, conv: str, filters: int) -> Tensor:
     try:
-        ranks = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            ranks = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"rank file {path} is missing: expected ranks of {conv!r}") from None
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"rank file {path} cannot be read as a .npy array: {error}") from None
     if ranks.shape != (filters,):
         raise ValueError(

@@ -1,0 +1,43 @@
+"""The two doors as a user starts them: real processes, and what they leave on disk."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+_CLOSED = "http://127.0.0.1:9"  # nobody listens there, so every download fails at once
+
+
+def start(words: list[str], cwd: Path) -> subprocess.Popen:
+    """Start `python words` in `cwd`, on one thread, off line, each warning an error."""
+    script, *rest = words
+    quiet = {"PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1", "NO_PROXY": "", "no_proxy": ""}
+    proxies = {f"{kind}_proxy": _CLOSED for kind in ("http", "https")}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *rest],
+        cwd=cwd,
+        env=os.environ | quiet | proxies | {name.upper(): url for name, url in proxies.items()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def json_of(process: subprocess.Popen) -> dict[str, Any]:
+    """Wait for the process; return the one JSON object that is all of its standard output."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert out.count("\n") == 1, out
+    return json.loads(out)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file under `folder`; the lock, which is no result, is left out."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }

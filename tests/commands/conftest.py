@@ -1,0 +1,112 @@
+"""A tiny job that the tests of the commands share: images, a baseline, its ranks."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import main
+import rank_generation
+from tests.commands.command_lines import json_of, start
+
+DOORS = {"main.py": main.main, "rank_generation.py": rank_generation.main}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind: its exit code and its two streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one JSON object that is all of standard output."""
+        assert self.code == 0, self.err
+        assert self.out.count("\n") == 1, self.out
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trained and ranked resnet_8: the words that name it, and what its two commands printed."""
+
+    data: list[str]
+    checkpoint: Path
+    ranks: Path
+    trained: dict[str, Any]
+    ranked: dict[str, Any]
+
+    @property
+    def network(self) -> list[str]:
+        """The words that name data and checkpoint."""
+        return [*self.data, "--resume", str(self.checkpoint)]
+
+    @property
+    def pruning(self) -> list[str]:
+        """The words that `prune` needs beside its rates and folder; fine-tuning in an instant."""
+        return [
+            *self.network,
+            *("--rank_conv", str(self.ranks)),
+            *("--epochs", "1", "--train_batch_size", "16"),
+        ]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Commands write below the working directory; one thread is fastest for tensors this small."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def call(capfd):
+    """A function that runs a door in this process: `call("main.py", "evaluate", ...)`."""
+
+    def run(door: str, *words: str) -> Outcome:
+        capfd.readouterr()
+        try:
+            code = DOORS[door](list(words))
+        except SystemExit as stop:  # argparse's own way to end
+            code = stop.code
+        return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> Path:
+    """A folder of 60 train and 20 test images of two classes: reddish and greenish noise."""
+    folder, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in {"train": 30, "test": 10}.items():
+        for channel, name in enumerate(("red", "green")):
+            place = folder / split / name
+            place.mkdir(parents=True)
+            pixels = random.integers(0, 256, (count, 32, 32, 3))
+            pixels[..., channel] = 100 + pixels[..., channel] // 2
+            for number, image in enumerate(pixels.astype(np.uint8)):
+                Image.fromarray(image).save(place / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def job(images, tmp_path_factory) -> Job:
+    """The baseline and the ranks that two real processes made, in the folders of their choice."""
+    cwd = tmp_path_factory.mktemp("job")
+    data = ["--arch", "resnet_8", "--dataset", "folder", "--data_dir", str(images)]
+    data += ["--device", "cpu", "--json"]
+    recipe = ["--epochs", "3", "--lr", "0.05", "--train_batch_size", "16"]
+    trained = json_of(start(["main.py", "train", *data, *recipe], cwd))
+    # no --resume: the ranking finds the baseline by itself
+    ranked = json_of(start(["rank_generation.py", *data, "--num_images", "20"], cwd))
+    checkpoint = cwd / "result" / "resnet_8" / "baseline" / "checkpoints" / "best.pt"
+    return Job(data, checkpoint, cwd / "rank_conv" / "resnet_8", trained, ranked)

@@ -1,0 +1,23 @@
+"""The demo does the whole job."""
+
+from tests.commands.command_lines import files_in
+from utils.data.load import DATASETS
+from utils.data.synthetic import make_shapes
+
+
+def test_the_demo_trains_ranks_prunes_and_summarizes(call, monkeypatch, tmp_path):
+    few = make_shapes(num_train=100, num_test=40)
+    monkeypatch.setitem(DATASETS, "shapes", lambda data_dir, image_size, seed: few)
+    words = ["--baseline_epochs", "1", "--epochs", "1", "--num_images", "10", "--device", "cpu"]
+    found = call("main.py", "demo", *words, "--json").json
+    physical = found["physical"]
+    assert 0.4 < physical["pruned"]["macs"] / physical["dense"]["macs"] < 0.6  # halves the MACs
+    assert found["accuracy"]["finetuned_best"]["test"]["images"] == 40
+    files = files_in(tmp_path / "result" / "demo")
+    assert {"baseline/checkpoints/best.pt", "rank_conv/rank_conv7.npy", "pruned/pruned.pt"} <= set(
+        files
+    )
+    again = call("main.py", "demo", *words)  # goes on where it was stopped: at the end
+    assert again.code == 0
+    assert files_in(tmp_path / "result" / "demo")["pruned/pruned.pt"] == files["pruned/pruned.pt"]
+    assert "tensorboard --logdir result/demo" in again.out

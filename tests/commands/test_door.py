@@ -1,0 +1,50 @@
+"""A door turns what a command returns or raises into an exit code and the right stream."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from utils.commands.door import run
+from utils.runs.options import option
+
+
+@dataclass(frozen=True)
+class Config:
+    json: bool = option(False, "print JSON")
+
+
+def opened(command, *words: str) -> int:
+    return run(
+        Config, command, lambda result: f"it is {result['it']}", words, prog="p", description=""
+    )
+
+
+def failing(error: BaseException):
+    def command(config):
+        raise error
+
+    return command
+
+
+def test_a_result_is_text_or_one_json_object(capsys):
+    assert opened(lambda config: {"it": 1}) == 0
+    assert opened(lambda config: {"it": 1}, "--json") == 0
+    assert capsys.readouterr() == ('it is 1\n{"it": 1}\n', "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ValueError("rate is 7: expected less"), 2, "p: error: rate is 7: expected less\n"),
+        (PermissionError(13, "denied", "f"), 2, "p: error: [Errno 13] denied: 'f'\n"),
+        (KeyboardInterrupt(), 130, "p: interrupted; the same command goes on from here\n"),
+    ],
+)
+def test_what_the_user_can_cause_is_one_sentence(capsys, error, code, words):
+    assert opened(failing(error), "--json") == code
+    assert capsys.readouterr() == ("", words)
+
+
+def test_our_own_bugs_keep_their_traceback():
+    with pytest.raises(RuntimeError, match="bug"):
+        opened(failing(RuntimeError("bug")))

@@ -1,0 +1,212 @@
+"""Rank files come back as written, the official ones are read, and broken ones are named."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from models.rank_layers import RankLayer, rank_layers
+from models.registry import build_model
+from tests.reference import NETWORKS, needs_reference, published_ranks, reference
+from utils.rank import rank_files
+from utils.rank.estimation import RankStatistics
+from utils.rank.rank_files import MANIFEST, read_manifest, read_ranks, write_ranks
+
+LAYERS = (RankLayer(1, "conv1", "relu"), RankLayer(2, "layer1.0.conv1", "layer1.0.relu1"))
+FILTERS = {"conv1": 3, "layer1.0.conv1": 2}
+
+
+def statistics(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    totals = {x.site: torch.randint(0, 70, (FILTERS[x.conv],), generator=generator) for x in LAYERS}
+    return {site: RankStatistics(t, t * t, 7, (8, 8)) for site, t in totals.items()}
+
+
+def written(folder, seed=0, arch="resnet_8"):
+    write_ranks(folder, LAYERS, statistics(seed), {"arch": arch, "images": 7})
+    return folder
+
+
+def read(folder, arch="resnet_8"):
+    return read_ranks(folder, arch, LAYERS, FILTERS)
+
+
+def test_ranks_come_back_as_written(tmp_path):
+    found, expected = read(written(tmp_path / "new" / "folder")), statistics()
+    assert list(found) == ["conv1", "layer1.0.conv1"]
+    for layer in LAYERS:
+        assert torch.equal(found[layer.conv], expected[layer.site].mean.float())
+
+
+def test_files_are_those_of_the_official_code(tmp_path):
+    array = np.load(written(tmp_path) / "rank_conv2.npy")
+    assert (array.dtype, array.shape) == (np.float32, (2,))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        MANIFEST,
+        "rank_conv1.npy",
+        "rank_conv2.npy",
+    ]
+
+
+def test_the_manifest_says_where_the_ranks_come_from(tmp_path):
+    manifest, expected = read_manifest(written(tmp_path)), statistics()["relu"]
+    assert (manifest["arch"], manifest["images"]) == ("resnet_8", 7)
+    assert manifest["layers"][0] == {
+        "file": "rank_conv1.npy",
+        "conv": "conv1",
+        "site": "relu",
+        "map_size": [8, 8],
+        "mean": expected.mean.tolist(),
+        "variance": expected.variance.tolist(),
+    }
+
+
+def test_new_ranks_replace_old_ones(tmp_path):
+    written(tmp_path, seed=1)
+    found = read(written(tmp_path, seed=2))
+    assert torch.equal(found["conv1"], statistics(2)["relu"].mean.float())
+
+
+@pytest.mark.parametrize("old_ranks", [False, True])
+def test_ranks_of_an_interrupted_run_are_refused_until_they_are_whole(
+    tmp_path, monkeypatch, old_ranks
+):
+    if old_ranks:
+        written(tmp_path, seed=1)
+
+    def write_first(path, array):
+        if path.name != "rank_conv1.npy":
+            raise KeyboardInterrupt
+        np.save(path, array)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rank_files, "write_array", write_first)
+        with pytest.raises(KeyboardInterrupt):
+            written(tmp_path, seed=2)
+    with pytest.raises(ValueError, match="is unfinished, its writing was interrupted: expected"):
+        read(tmp_path)
+    assert torch.equal(read(written(tmp_path, seed=2))["conv1"], statistics(2)["relu"].mean.float())
+
+
+def test_ranks_cannot_be_written_into_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot write .*file"):
+        written(tmp_path / "file")
+
+
+def test_a_folder_without_manifest_is_read(tmp_path):
+    (written(tmp_path) / MANIFEST).unlink()
+    assert read_manifest(tmp_path) is None
+    assert torch.equal(read(tmp_path)["conv1"], statistics()["relu"].mean.float())
+
+
+@needs_reference
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_the_published_files_are_read(arch):
+    layers, model = rank_layers(arch).layers, build_model(arch)
+    filters = {x.conv: model.get_submodule(x.conv).out_channels for x in layers}
+    found = read_ranks(published_ranks(arch), arch, layers, filters)
+    files = reference("rank_files.json")["hrank"][arch]["files"]
+    assert len(found) == len(files)
+    for ranks, facts in zip(found.values(), files, strict=True):
+        assert ranks.dtype == torch.float32 and list(ranks.shape) == facts["shape"]
+        assert (float(ranks.min()), float(ranks.max())) == (facts["min"], facts["max"])
+        torch.testing.assert_close(ranks * 768, (ranks * 768).round(), rtol=0, atol=0.01)
+
+
+def test_a_missing_folder_says_what_makes_it(tmp_path):
+    message = "absent does not exist: .*`python rank_generation.py --arch resnet_8` writes"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "absent")
+
+
+def test_ranks_of_another_network_are_refused(tmp_path):
+    written(tmp_path, arch="resnet_56")
+    with pytest.raises(ValueError, match="was made for 'resnet_56': expected 'resnet_8'"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", r"manifest\.json is not valid JSON"),
+        (b"", r"manifest\.json is not valid JSON"),
+        (b"\xff\xfe", r"manifest\.json is not valid JSON"),
+        (b"[1]", r"manifest\.json holds a list: expected a JSON object"),
+        (b"null", r"manifest\.json holds a NoneType: expected a JSON object"),
+        (b"{}", "was made for None: expected 'resnet_8'"),
+    ],
+)
+def test_a_broken_manifest_is_named(tmp_path, content, message):
+    (written(tmp_path) / MANIFEST).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    (written(tmp_path) / "rank_conv2.npy").unlink()
+    message = r"rank_conv2\.npy is missing: expected ranks of 'layer1\.0\.conv1'"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def pickled(path):
+    np.save(path, np.array([None, 1, 2], dtype=object), allow_pickle=True)
+
+
+def archive(path):
+    with path.open("wb") as file:
+        np.savez(file, ranks=np.ones(3, np.float32))
+
+
+def folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [truncated, pickled, archive, folder]
+    + [lambda path, data=data: path.write_bytes(data) for data in (b"", b"hello", b"PK\x03\x04")],
+)
+def test_a_file_that_is_no_array_is_named(tmp_path, damage):
+    damage(written(tmp_path) / "rank_conv1.npy")
+    message = r"rank_conv1\.npy cannot be read as a \.npy array"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(2,), (4,), (3, 1), (), (0,)])
+def test_ranks_of_another_shape_are_named(tmp_path, shape):
+    np.save(written(tmp_path) / "rank_conv1.npy", np.ones(shape, np.float32))
+    message = f"holds shape {list(shape)}: expected [3], one value per filter of 'conv1'"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, -0.5, 2.0],
+        [1.0, np.nan, 2.0],
+        [1.0, np.inf, 2.0],
+        [1, 2, 3],
+        ["a", "b", "c"],
+        [1j] * 3,
+    ],
+)
+def test_what_is_no_rank_is_named(tmp_path, values):
+    np.save(written(tmp_path) / "rank_conv1.npy", np.array(values))
+    message = r"rank_conv1\.npy holds a value that is no rank: expected floats >= 0"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
+def test_a_manifest_is_plain_json(tmp_path):
+    assert json.loads((written(tmp_path) / MANIFEST).read_text()) == read_manifest(tmp_path)
