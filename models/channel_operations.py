@@ -12,8 +12,7 @@ MOVEMENTS = frozenset(
     "cat concat concatenate stack chunk split tensorsplit unbind narrow select indexselect getitem"
     " reshape view viewas reshapeas flatten unflatten permute transpose swapaxes movedim t squeeze"
     " unsqueeze expand expandas repeat repeatinterleave tile roll flip pad zeropad1d zeropad2d"
-    " zeropad3d constantpadnd pixelunshuffle channelshuffle"
-    " contiguous clone detach".split()
+    " zeropad3d constantpadnd pixelunshuffle channelshuffle contiguous clone detach".split()
 )
 CARRIERS = frozenset(  # f(0) = 0, or pooling in space: a zero channel stays zero
     "relu relu6 leakyrelu prelu elu selu celu gelu silu mish hardswish hardtanh tanh softsign"
@@ -24,8 +23,9 @@ CARRIERS = frozenset(  # f(0) = 0, or pooling in space: a zero channel stays zer
     " upsamplingnearest2d upsamplingbilinear2d reflectionpadnd replicationpadnd circularpadnd"
     " identity to float double half bfloat16 typeas".split()
 )
-CONSTANTS = frozenset(  # f(0) != 0: a zero channel turns constant
-    "sigmoid hardsigmoid logsigmoid softplus exp cos rsub".split()
+CONSTANTS = frozenset(  # elementwise, f(0) != 0 or not known: a zero channel turns constant
+    "sigmoid hardsigmoid logsigmoid softplus exp cos erf log log1p logit pow clamp clip reciprocal"
+    " rsqrt rsub".split()
 )
 SUMS = frozenset("add iadd sub isub".split())
 PRODUCTS = frozenset("mul imul multiply".split())

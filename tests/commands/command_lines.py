@@ -35,9 +35,9 @@ def json_of(process: subprocess.Popen) -> dict[str, Any]:
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of every file under `folder`; the lock, which is no result, is left out."""
+    """Return the bytes of every file under `folder`; locks and unfinished files are hidden ones."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and not path.name.startswith(".")
     }

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,21 @@ def call(capfd):
         return Outcome(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def begin():
+    """A function that starts a door as a process; what still runs after the test is killed."""
+    processes: list[Popen] = []
+
+    def run(words: list[str], cwd: Path) -> Popen:
+        processes.append(start(words, cwd))
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        with process:
+            process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models.registry import build_model
-from tests.commands.command_lines import files_in, start
+from tests.commands.command_lines import files_in
 from utils.pruning.network_file import Network, write_network
 
 RATES = "[0.3]*7"
@@ -227,10 +227,10 @@ def test_the_demo_refuses_before_it_trains(refuses):
     refuses(r"num_images is 0: expected", "main.py", "demo", "--num_images", "0")
 
 
-def test_cifar10_without_a_network(tmp_path):
+def test_cifar10_without_a_network(begin, tmp_path):
     """A process: the proxy is read when it starts, and no traceback may follow the sentence."""
     words = ["main.py", "train", "--arch", "resnet_8", "--data_dir", "absent", "--json"]
-    process = start(words, tmp_path)
+    process = begin(words, tmp_path)
     out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (2, "")
     assert re.fullmatch(

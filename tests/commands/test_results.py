@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from tests.commands.command_lines import files_in, json_of, start
+from tests.commands.command_lines import files_in, json_of
 
 MEASURED = {"correct", "images", "top1_percent", "macs", "parameters", "size_bytes", "latency_ms"}
 
 
-def test_evaluating_a_baseline_gives_what_training_said(job, tmp_path):
-    found = json_of(start(["main.py", "evaluate", *job.network], tmp_path))
+def test_evaluating_a_baseline_gives_what_training_said(begin, job, tmp_path):
+    found = json_of(begin(["main.py", "evaluate", *job.network], tmp_path))
     assert found.keys() >= MEASURED
     assert found["form"] == "dense"
     best = job.trained["best"]["test"]

@@ -39,9 +39,12 @@ def test_fpgm_is_the_sum_of_distances_to_the_other_filters(shape):
     torch.testing.assert_close(fpgm(weight), torch.tensor(slow, dtype=torch.float64))
 
 
-def test_fpgm_knows_equal_filters_however_large_their_weights():
-    weight = weight_of((1, 3, 3, 3)).expand(4, 3, 3, 3) * 1e6
-    assert fpgm(weight).tolist() == [0.0] * 4
+def test_fpgm_sees_the_smallest_difference_between_filters():
+    filter_ = weight_of((1, 3, 3, 3))
+    weight = torch.cat([filter_, filter_, filter_ * (1 + 1e-6), filter_ * (1 + 3e-6)])
+    slow = [sum(distance(a, b) for b in weight) for a in weight]
+    torch.testing.assert_close(fpgm(weight), torch.tensor(slow).double(), rtol=1e-6, atol=0)
+    assert fpgm(filter_.expand(4, 3, 3, 3) * 1e6).tolist() == [0.0] * 4
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2", "fpgm"])

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from utils.paper.markdown import table
+
 _STATES = {
     "dense": "dense",
     "pruned": "pruned, before fine-tuning",
@@ -122,15 +124,3 @@ def _measured(key: str, value: float) -> str:
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:.2f}M"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return a Markdown table whose columns are aligned for reading as plain text too."""
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
-        for row in cells
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
