@@ -25,6 +25,9 @@ from utils.runs.options import option
 class EvaluateConfig(NetworkOptions, DataOptions, DeviceOptions):
     """Options of `main.py evaluate`."""
 
+    arch: str | None = option(
+        None, "architecture; a pruned file names its own", metavar="ARCH", group="network"
+    )
     split: str = option("test", "which images", choices=("train", "test"), group="data")
     latency_batch_size: int = option(1, "images per timed forward pass", group="run")
 
@@ -47,16 +50,16 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
     network = open_network(config.arch, path, config.seed)
     model = network.model.to(device)
     images = open_images(
-        config, config.arch, device, seed=config.seed, num_classes=network.num_classes
+        config, network.arch, device, seed=config.seed, num_classes=network.num_classes
     )
     chosen = images.test if config.split == "test" else images.train
     accuracy = measure_accuracy(model, images.evaluation_batches(chosen))
-    cost = physical_cost(model, example_images(config.arch).to(device))
+    cost = physical_cost(model, example_images(network.arch).to(device))
     batch, _ = next(images.evaluation_batches(chosen))
     repeated = batch[:1].expand(config.latency_batch_size, -1, -1, -1).contiguous()
     latency = measure_latency(model, repeated)
     return {
-        "arch": config.arch,
+        "arch": network.arch,
         "checkpoint": None if path is None else str(path),
         "form": network.form,
         "dataset": chosen.name,

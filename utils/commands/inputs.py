@@ -116,9 +116,12 @@ def checkpoint_of(options: NetworkOptions) -> Path | None:
     Raises:
         ValueError: there is neither; the message names both ways out.
     """
-    architecture(options.arch)
+    if options.arch is not None:
+        architecture(options.arch)
     if options.resume is not None:
         return options.resume
+    if options.arch is None:
+        raise ValueError("no network named: expected --arch ARCH, or --resume CKPT")
     best = baseline_folder(options.arch).best
     if best.exists():
         note(f"network: {best}")
@@ -132,7 +135,7 @@ def checkpoint_of(options: NetworkOptions) -> Path | None:
     )
 
 
-def open_network(arch: str, checkpoint: Path | None, seed: int) -> Network:
+def open_network(arch: str | None, checkpoint: Path | None, seed: int) -> Network:
     """Load the network that `checkpoint_of` found, on the CPU; for None, draw one by the seed.
 
     Raises:
@@ -178,7 +181,10 @@ class Images:
     def training_batches(
         self, batch_size: int, seed: int, stage: str
     ) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
-        """Return epoch -> its shuffled, augmented batches; the same epoch gives the same ones."""
+        """Return epoch -> its shuffled, augmented batches; the same epoch gives the same ones.
+
+        A last batch of a single image is left out: batch norm cannot train on it.
+        """
 
         def batches_of(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             return batches(
@@ -188,13 +194,17 @@ class Images:
                 device=self.device,
                 augment=True,
                 seed=epoch_seed(seed, f"images of {stage}", epoch),
+                drop_last=self._single_left(batch_size),
             )
 
         return batches_of
 
     def steps(self, batch_size: int) -> int:
         """Return the number of training batches of an epoch."""
-        return num_batches(self.train, batch_size)
+        return num_batches(self.train, batch_size, self._single_left(batch_size))
+
+    def _single_left(self, batch_size: int) -> bool:
+        return len(self.train) > batch_size > 1 == len(self.train) % batch_size
 
     def evaluation_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
         """Return all of `images` in order, in batches of the evaluation size."""

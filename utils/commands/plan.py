@@ -39,11 +39,14 @@ class Planned:
         arch = self.dense.arch
         return matching_row(arch, self.rates, expand=lambda text: expand_rates(text, arch))
 
-    def costs(self) -> dict[str, Any]:
-        """Return the summary's `paper_rule`, `physical`, `layers`, `uncounted` and `paper`."""
+    def costs(self, mode: str) -> dict[str, Any]:
+        """Return the summary's `paper_rule`, `physical`, `layers`, `uncounted` and `paper`.
+
+        In `mode` "mask" the network that is really there keeps its size, and so its cost.
+        """
         example = example_images(self.dense.arch)
         before = physical_cost(self.dense.model, example)
-        after = physical_cost(self.slim, example)
+        after = before if mode == "mask" else physical_cost(self.slim, example)
         by_rule = {
             name: paper_cost(self.dense.model, example, kept)
             for name, kept in {"dense": {}, "pruned": self.plan.num_kept()}.items()

@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from utils.commands.plan import Planned, expand_rates, make_plan, rates_text
 from utils.commands.summary import summary_markdown
 from utils.commands.training_options import TrainingOptions
 from utils.metrics.accuracy import Accuracy
+from utils.metrics.latency import compare_latency
 from utils.paper.compare import compare_row
 from utils.pruning.criteria import CRITERIA
 from utils.pruning.masks import ChannelMasks
@@ -116,7 +117,7 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         "mode": config.mode,
         "schedule": config.schedule,
         "compress_rate": rates_text(planned),
-        **planned.costs(),
+        **planned.costs(config.mode),
     }
     if config.dry_run:
         return summary
@@ -168,14 +169,16 @@ def _run(
             if config.mode == "remove":
                 model = remove_filters(model, planned.graph, planned.plan.masks())
         accuracies |= {"finetuned_best": result.best, "finetuned_last": result.last}
-    network = _network(config, planned, model)
-    write_network(job.pruned, network)
+    seconds = time.perf_counter() - started
+    write_network(job.pruned, _network(config, planned, model))
+    note("timing the dense and the pruned network")
     return {
         "removed_equals_masked": difference,
         "accuracy": {name: _plain(found) for name, found in accuracies.items()},
         "best_epoch": None if result is None else result.best_epoch + 1,
         "train_images": len(images.train),
-        "seconds_of_finetuning": time.perf_counter() - started,
+        "seconds_of_finetuning": seconds,
+        "latency": _latencies(dense, model, images),
         "pruned_file_bytes": job.pruned.stat().st_size,
         "pruned_file": str(job.pruned),
     }
@@ -252,6 +255,19 @@ def _largest_difference(masked: nn.Module, slim: nn.Module, images: Images) -> d
     if not largest <= 1e-3 * max(scale, 1.0):
         raise RuntimeError(f"removed and masked logits differ by {largest} at a scale of {scale}")
     return {"largest": largest, "logit_scale": scale, "images": len(batch)}
+
+
+def _latencies(dense: nn.Module, pruned: nn.Module, images: Images) -> dict[str, Any]:
+    """Return the latency of both networks on one image and on a batch, timed in turns."""
+    batch, _ = next(images.evaluation_batches(images.test))
+    networks = {"dense": dense, "pruned": pruned}
+    return {
+        name: {state: asdict(found) for state, found in timed.items()}
+        for name, timed in (
+            ("one_image", compare_latency(networks, batch[:1], repeats=20)),
+            ("batch", compare_latency(networks, batch, repeats=5, warmup=1)),
+        )
+    }
 
 
 def _network(config: PruneConfig, planned: Planned, model: nn.Module) -> Network:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,9 +22,9 @@ from utils.commands.inputs import (
     open_device,
     open_images,
 )
-from utils.data.gpu_loader import batches
+from utils.data.gpu_loader import batches, num_batches
 from utils.data.images import ImageSet
-from utils.rank.estimation import estimate_ranks
+from utils.rank.estimation import RankStatistics, estimate_ranks
 from utils.rank.rank_files import write_ranks
 from utils.runs.checkpoint import sha256_of
 from utils.runs.options import option
@@ -82,17 +83,44 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
     model = network.model.to(device)
     images = _chosen_images(config, network.num_classes, device)
     started = time.perf_counter()
-    num_batches = -(-len(images) // config.batch_size)
-    with tqdm(total=num_batches * len(layers), unit="layer", desc="ranks", mininterval=0.5) as bar:
+    found = _with_bar(model, images, config)
+    seconds = time.perf_counter() - started
+    write_ranks(config.folder, layers, found, _provenance(config, checkpoint, images))
+    return {
+        "arch": config.arch,
+        "folder": str(config.folder),
+        "files": len(layers),
+        "images": len(images),
+        "maps": sum(len(found[layer.site].total) for layer in layers) * len(images),
+        "seconds": seconds,
+        "layers": [
+            {
+                "conv": layer.conv,
+                "site": layer.site,
+                "map_size": list(found[layer.site].map_size),
+                "mean_rank": float(found[layer.site].mean.mean()),
+            }
+            for layer in layers
+        ],
+    }
+
+
+def _with_bar(model: nn.Module, images: ImageSet, config: RankConfig) -> dict[str, RankStatistics]:
+    """Rank all layers under a bar that counts a step for each layer of each batch."""
+    sites = [layer.site for layer in rank_layers(config.arch).layers]
+    steps = num_batches(images, config.batch_size) * len(sites)
+    with tqdm(total=steps, unit="layer", desc="ranks", mininterval=0.5) as bar:
 
         def advance(site: str) -> None:
             bar.set_postfix_str(site, refresh=False)
             bar.update()
 
-        sites = [layer.site for layer in layers]
-        found = estimate_ranks(model, sites, _images_of(config, images), after_layer=advance)
-    seconds = time.perf_counter() - started
-    provenance = {
+        return estimate_ranks(model, sites, _images_of(config, images), after_layer=advance)
+
+
+def _provenance(config: RankConfig, checkpoint: Path | None, images: ImageSet) -> dict[str, Any]:
+    """Return what the manifest says of how the ranks were made."""
+    return {
         "arch": config.arch,
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "checkpoint_sha256": None if checkpoint is None else sha256_of(checkpoint),
@@ -104,27 +132,8 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
         "seed": config.seed,
         "dtype": "float32",
         "method": "torch.linalg.matrix_rank",
-        "device": str(device),
+        "device": str(images.images.device),
         "torch": torch.__version__,
-    }
-    write_ranks(config.folder, layers, found, provenance)
-    maps = sum(len(found[layer.site].total) for layer in layers) * len(images)
-    return {
-        "arch": config.arch,
-        "folder": str(config.folder),
-        "files": len(layers),
-        "images": len(images),
-        "maps": maps,
-        "seconds": seconds,
-        "layers": [
-            {
-                "conv": layer.conv,
-                "site": layer.site,
-                "map_size": list(found[layer.site].map_size),
-                "mean_rank": float(found[layer.site].mean.mean()),
-            }
-            for layer in layers
-        ],
     }
 
 

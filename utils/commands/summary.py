@@ -98,8 +98,21 @@ def _remarks(summary: Mapping[str, Any]) -> list[str]:
         + (f"; best epoch {summary['best_epoch']}, {chosen}." if summary["best_epoch"] else "."),
         f"Removed = masked: logits of {law['images']} real images differ by at most "
         f"{law['largest']:.1e} (at a scale of {law['logit_scale']:.1f}).",
+        _latency(summary["latency"], summary["environment"]),
         f"Pruned network: `{summary['pruned_file']}`, {summary['pruned_file_bytes'] / 1e6:.2f} MB.",
     ]
+
+
+def _latency(latency: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    parts = []
+    for timed in latency.values():
+        dense, pruned = timed["dense"], timed["pruned"]
+        ratio = dense["median_ms"] / pruned["median_ms"]
+        parts.append(
+            f"{dense['median_ms']:.1f} ms -> {pruned['median_ms']:.1f} ms for "
+            f"{dense['batch_size']} image(s) ({ratio:.2f} times as fast)"
+        )
+    return f"Latency, medians, {made['device']}, {made['threads']} threads: {'; '.join(parts)}."
 
 
 def _paper(row: Mapping[str, Any]) -> str:

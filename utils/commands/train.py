@@ -61,7 +61,7 @@ def train_command(config: TrainConfig) -> dict[str, Any]:
         model = build_model(config.arch, images.num_classes).to(device)
     folder = config.job_dir or baseline_folder(config.arch).path
     options = {"command": "train", **as_dict(config)}
-    for name in ("json", "job_dir"):
+    for name in ("json", "job_dir", "device", "gpu"):
         del options[name]
     with open_job(folder, options) as job, RunLog(job) as log:
         result = fit(

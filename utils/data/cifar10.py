@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 
 import torch
-from torchvision.datasets import CIFAR10
 
 from utils.data.images import Dataset, ImageSet
 
@@ -31,6 +30,8 @@ def load_cifar10(data_dir: str | Path) -> Dataset:
 
 
 def _load_split(data_dir: str | Path, split: str) -> ImageSet:
+    from torchvision.datasets import CIFAR10  # takes seconds to import
+
     # torchvision prints while it downloads; standard output belongs to the command's result
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         # the official pickles are Python 2's; numpy 2.4.0 to 2.4.4 warn of how those spell a dtype

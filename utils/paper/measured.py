@@ -81,18 +81,30 @@ def _published(paper: Mapping[str, Any]) -> str:
 
 
 def _provenance(summary: Mapping[str, Any]) -> str:
+    """Return how a row was made, with the command as it was typed."""
     made, options = summary["environment"], summary["options"]
     best = summary["accuracy"]["finetuned_best"]["test"]
     low, high = best["interval_percent"]
-    return (
+    minutes = summary["seconds_of_finetuning"] / 60
+    parts = (
         f"{summary['arch']}, {summary['criterion']}: {best['correct']} of {best['images']} test "
-        f"images right (95% interval {low:.2f} to {high:.2f}%); {summary['dataset']}, "
-        f"{summary['train_images']} train images, {options['epochs']} epochs, seed "
-        f"{options['seed']}, best epoch {summary['best_epoch']} chosen by "
-        f"`--select_on {options['select_on']}`; {summary['seconds_of_finetuning'] / 60:.0f} minutes "
-        f"on {made['device']} ({made['threads']} threads), torch {made['torch']}, commit "
-        f"{made['commit']}.\n\n    {made['command']}"
+        f"images right (95% interval {low:.2f} to {high:.2f}%)",
+        f"{summary['dataset']}, {summary['train_images']} train images, {options['epochs']} epochs",
+        f"seed {options['seed']}, best epoch {summary['best_epoch']} chosen by "
+        f"`--select_on {options['select_on']}`",
+        *_latencies(summary),
+        f"{minutes:.0f} minutes of fine-tuning on {made['device']} ({made['threads']} threads)",
+        f"torch {made['torch']}, commit {made['commit']}",
     )
+    return f"{'; '.join(parts)}.\n\n    python {made['command']}"
+
+
+def _latencies(summary: Mapping[str, Any]) -> list[str]:
+    return [
+        f"latency for {timed['dense']['batch_size']} image(s) "
+        f"{timed['dense']['median_ms']:.1f} -> {timed['pruned']['median_ms']:.1f} ms"
+        for timed in summary["latency"].values()
+    ]
 
 
 if __name__ == "__main__":
