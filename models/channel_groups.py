@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from models.channel_graph import ChannelGraph
 from models.channel_relations import Combined, Filters, Norm, Whole
 
@@ -43,7 +41,8 @@ def channel_groups(graph: ChannelGraph, *, across_sums: bool) -> tuple[ChannelGr
     union = _Union(graph.num_labels)
     for relation in graph.relations:
         if across_sums or not (isinstance(relation, Combined) and relation.mode == "any"):
-            union.unite(*relation.coupled())
+            left, right = relation.coupled()
+            union.unite(left.tolist(), right.tolist())
     channels = _channels_by_root(graph, union)
     readers = _whole_readers(graph, union)
     protected = graph.protected()
@@ -79,21 +78,22 @@ class _Union:
             label = parent[label]
         return label
 
-    def unite(self, left: Tensor, right: Tensor) -> None:
-        for a, b in zip(left.tolist(), right.tolist(), strict=True):
+    def unite(self, left: Sequence[int], right: Sequence[int]) -> None:
+        for a, b in zip(left, right, strict=True):
             a, b = self.root(a), self.root(b)
             self._parent[max(a, b)] = min(a, b)
 
 
 def _channels_by_root(graph: ChannelGraph, union: _Union) -> dict[int, list[tuple[str, int]]]:
     """Return {root: the filters of that channel}; a layer called twice is one layer."""
-    first: dict[str, Tensor] = {}
-    filters = [r for r in graph.relations if isinstance(r, Filters)]
-    for relation in filters:
-        union.unite(first.setdefault(relation.module, relation.outputs), relation.outputs)
+    first: dict[str, list[int]] = {}
+    for relation in graph.relations:
+        if isinstance(relation, Filters):
+            outputs = relation.outputs.tolist()
+            union.unite(first.setdefault(relation.module, outputs), outputs)
     channels: dict[int, list[tuple[str, int]]] = {}
     for layer, outputs in first.items():
-        for index, label in enumerate(outputs.tolist()):
+        for index, label in enumerate(outputs):
             channels.setdefault(union.root(label), []).append((layer, index))
     return channels
 
@@ -103,10 +103,8 @@ def _connected(channels: dict[int, list[tuple[str, int]]]) -> list[Sequence[int]
     layers = list(dict.fromkeys(layer for members in channels.values() for layer, _ in members))
     number = {layer: i for i, layer in enumerate(layers)}
     union = _Union(len(layers))
-    import torch
-
     for members in channels.values():
-        ids = torch.tensor([number[layer] for layer, _ in members])
+        ids = [number[layer] for layer, _ in members]
         union.unite(ids[:-1], ids[1:])
     groups: dict[int, list[int]] = {}
     for root, members in channels.items():

@@ -20,6 +20,7 @@ class LayerPlan:
     kept: tuple[int, ...]
     cut_score: float | None = None  # the highest score among the removed filters
     tied_at_cut: bool = False  # a kept filter scores no more: only its index decided
+    reason: str = ""  # why it is not simply int(rate * filters) of its own lowest filters
 
     def __post_init__(self) -> None:
         in_order = list(self.kept) == sorted(set(self.kept))
