@@ -35,10 +35,15 @@ class ChannelGraph:
         """Return the number of filters of every conv and linear, in the order they run."""
         return {r.module: len(r.outputs) for r in self.relations if isinstance(r, Filters)}
 
+    def widths(self) -> dict[str, int]:
+        """Return the number of channels that a mask of each conv, linear and norm has."""
+        return {r.module: len(r.outputs) for r in self.relations if isinstance(r, Filters | Norm)}
+
     def alive(self, masks: Mapping[str, Tensor]) -> Tensor:
         """Return bool [num_labels]: may the channel be non-zero once the masks are applied?
 
-        `masks` maps module names to bool [filters], True is kept; modules left out are whole.
+        `masks` maps module names to bool [filters], True is kept; modules left out are whole. A
+        norm needs a mask only where it zeroes other channels than those it reads as zero.
 
         Raises:
             ValueError: if a mask names no conv or linear, or has another length.
@@ -111,13 +116,13 @@ class ChannelGraph:
         return {module: torch.stack(outputs) for module, outputs in rows.items()}
 
     def _check(self, masks: Mapping[str, Tensor]) -> None:
-        filters = self.filters()
+        widths = self.widths()
         for module, mask in masks.items():
-            if module not in filters:
+            if module not in widths:
                 raise ValueError(f"mask for {module!r}: the network has no such conv or linear")
-            if mask.shape != (filters[module],) or mask.dtype != torch.bool:
+            if mask.shape != (widths[module],) or mask.dtype != torch.bool:
                 raise ValueError(
-                    f"mask for {module!r}: expected bool [{filters[module]}], "
+                    f"mask for {module!r}: expected bool [{widths[module]}], "
                     f"got {mask.dtype} {list(mask.shape)}"
                 )
 

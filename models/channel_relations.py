@@ -116,7 +116,8 @@ class Filters(Relation):
 class Norm(Relation):
     """A norm with `groups` sets of channels that share statistics (batch norm: one channel each).
 
-    A zero channel stays zero, because masking zeroes its scale and shift as well.
+    A zero channel stays zero, because masking zeroes its scale and shift as well; a mask of the
+    norm's own says otherwise (a shift that is left makes a constant of a zero channel).
     """
 
     module: str
@@ -124,7 +125,8 @@ class Norm(Relation):
     groups: int
 
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
-        alive[self.outputs] = alive[self.inputs]
+        mask = masks.get(self.module)
+        alive[self.outputs] = alive[self.inputs] if mask is None else mask
 
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
         used = (needed & alive)[self.outputs.reshape(self.groups, -1)].any(1)

@@ -68,7 +68,7 @@ def _plan_group(
     if group.protected or not any(layer in scores for layer in group.layers):
         rounded = count
         reasons = ["protected: reaches the output" if group.protected else "not scored"]
-    order = _channel_scores(group, scores).sort(stable=True).indices.tolist()
+    order = channel_scores(group, scores).sort(stable=True).indices.tolist()
     kept = set(order[count - rounded :])
     floored = _fill_up(group, kept, order, minimum)
     plans = []
@@ -104,7 +104,7 @@ def _filters_of(group: ChannelGroup, layer: str) -> list[tuple[int, int]]:
     ]
 
 
-def _channel_scores(group: ChannelGroup, scores: Mapping[str, Tensor]) -> Tensor:
+def channel_scores(group: ChannelGroup, scores: Mapping[str, Tensor]) -> Tensor:
     """Return the mean score over each channel's scored filters: [C]."""
     plain = {layer: scores[layer].tolist() for layer in group.layers if layer in scores}
     sums = []

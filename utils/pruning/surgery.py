@@ -20,7 +20,6 @@ from utils.pruning.masks import ChannelMasks
 from utils.pruning.realignment import Realignment, realign
 
 
-@torch.no_grad()
 def remove_filters(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]) -> nn.Module:
     """Return a smaller copy of `model` without the masked filters; `model` stays as it is.
 
@@ -38,6 +37,18 @@ def remove_filters(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Te
     for module, mask in masks.items():
         if not mask.any():
             raise ValueError(f"mask for {module!r} keeps no filter: expected at least one")
+    return remove_channels(model, graph, masks)
+
+
+@torch.no_grad()
+def remove_channels(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]) -> nn.Module:
+    """Do what `remove_filters` does for masks that may name norms and may keep nothing.
+
+    An operation that is left without channels keeps one that is zero.
+
+    Raises:
+        ValueError: if a mask does not fit, or an operation cannot be realigned.
+    """
     keep = graph.kept(masks)
     realignment = realign(graph, model, keep)
     slim = copy.deepcopy(model)

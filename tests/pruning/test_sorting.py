@@ -1,0 +1,89 @@
+"""Channel sorting changes the order of filters and nothing else."""
+
+import random
+
+import pytest
+import torch
+
+from models.channel_graph import trace_channels
+from models.registry import build_model, example_images
+from tests.networks import (
+    STEPS,
+    Chain,
+    Concat,
+    Depthwise,
+    Gate,
+    PaddedResidual,
+    Residual,
+    randomized,
+)
+from utils.pruning.criteria import l1
+from utils.pruning.scores import filter_weights, score_filters
+from utils.pruning.sorting import sort_channels
+from utils.pruning.surgery import remove_filters
+
+IMAGE = torch.zeros(1, 3, 8, 8)
+
+
+def check_same_function(model, example):
+    graph = trace_channels(model, example)
+    ordered, layers = sort_channels(model, graph, score_filters(model, graph, "l1"))
+    images = torch.randn(2, *example.shape[1:], dtype=torch.float64)
+    torch.testing.assert_close(ordered.eval()(images), model.eval()(images), rtol=1e-9, atol=1e-9)
+    return graph, ordered, layers
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_sorting_changes_no_output_of_any_structure(step):
+    for flat in (False, True):
+        check_same_function(randomized(Chain([step, step], flat=flat), seed=6), IMAGE)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sorting_changes_no_output_of_random_networks(seed):
+    draw = random.Random(seed)
+    steps = [draw.choice(STEPS) for _ in range(draw.randint(2, 6))]
+    check_same_function(randomized(Chain(steps, flat=draw.random() < 0.5), seed), IMAGE)
+
+
+@pytest.mark.parametrize("arch", ["vgg_16_bn", "resnet_8"])
+def test_sorted_layers_fall_in_score(arch):
+    model = randomized(build_model(arch), seed=7)
+    graph, ordered, layers = check_same_function(model, example_images(arch))
+    alone = [layer for layer in layers if "conv2" not in layer and layer != "conv1"]
+    assert len(alone) >= 3
+    for layer in alone:
+        scores = l1(filter_weights(ordered, graph)[layer])
+        assert torch.equal(scores, scores.sort(descending=True).values)
+        assert torch.equal(
+            scores.sort().values, l1(filter_weights(model, graph)[layer]).sort().values
+        )
+
+
+def test_keeping_a_prefix_is_keeping_the_best():
+    model = randomized(build_model("vgg_16_bn"), seed=8).eval()
+    graph = trace_channels(model, example_images("vgg_16_bn"))
+    scores = score_filters(model, graph, "l1")
+    ordered, layers = sort_channels(model, graph, scores)
+    best, prefix = {}, {}
+    for layer in layers:
+        count = len(scores[layer])
+        order = scores[layer].sort(descending=True, stable=True).indices
+        best[layer] = torch.zeros(count, dtype=torch.bool)
+        best[layer][order[: count // 2]] = True
+        prefix[layer] = torch.arange(count) < count // 2
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    by_index = remove_filters(model, graph, best)(images)
+    by_prefix = remove_filters(ordered.eval(), graph, prefix)(images)
+    torch.testing.assert_close(by_prefix, by_index, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "step, expected",
+    [(Residual, True), (Gate, True), (Depthwise, False), (Concat, True), (PaddedResidual, False)],
+)
+def test_the_stem_moves_where_its_channels_line_up(step, expected):
+    model = randomized(Chain([step]), seed=9)
+    graph = trace_channels(model, IMAGE)
+    _, layers = sort_channels(model, graph, score_filters(model, graph, "l1"))
+    assert ("stem" in layers) is expected
