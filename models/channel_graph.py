@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.channel_labels import LabelRun
 from models.channel_relations import CONSTANT, Filters, Norm, Relation
+from models.tracing import trace
 from utils.runs.borrowed_state import evaluating
 
 
@@ -143,30 +144,3 @@ def trace_channels(model: nn.Module, example: Tensor) -> ChannelGraph:
         image = example[:1].to(parameter.device, parameter.dtype)
         run.run(image.repeat(2, *[1] * (image.dim() - 1)))  # two: a batch is not a channel
     return ChannelGraph(traced.graph, run.labels, tuple(run.relations), run.num_labels)
-
-
-def trace(model: nn.Module) -> fx.GraphModule:
-    """Return the model's fx trace, sharing its parameters.
-
-    Raises:
-        ValueError: if torch.fx cannot trace the model, with torch.fx's reason.
-    """
-    try:
-        graph = ChannelTracer().trace(model)
-    except Exception as error:  # torch.fx raises whatever the model's own code raises on proxies
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ValueError(f"torch.fx cannot trace {type(model).__name__}: {reason}") from error
-    return fx.GraphModule(model, graph)
-
-
-class ChannelTracer(fx.Tracer):
-    """Keeps every module whole that computes by one of torch.nn's own `forward` methods.
-
-    That includes a user's subclass of nn.Conv2d. StochasticDepth stays whole because it reads
-    `self.training`, which a trace would freeze.
-    """
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        containers = nn.Sequential | nn.ModuleList | nn.ModuleDict
-        from_torch = type(m).forward.__module__.startswith("torch.nn.modules")
-        return from_torch and not isinstance(m, containers) or type(m).__name__ == "StochasticDepth"

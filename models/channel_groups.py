@@ -9,7 +9,7 @@ from models.channel_relations import Combined, Filters, Norm, Whole
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Layers that are tied channel by channel.
+    """Channels that run through the same layers, tied filter by filter.
 
     `channels[i]` are the filters, (layer, index), that channel i of the group is made of. A group
     that reaches the network's output is protected: nothing of it may go.
@@ -47,7 +47,7 @@ def channel_groups(graph: ChannelGraph, *, across_sums: bool) -> tuple[ChannelGr
     readers = _whole_readers(graph, union)
     protected = graph.protected()
     groups = []
-    for roots in _connected(channels):
+    for roots in _alike(channels):
         layers = tuple(dict.fromkeys(layer for root in roots for layer, _ in channels[root]))
         groups.append(
             ChannelGroup(
@@ -98,17 +98,15 @@ def _channels_by_root(graph: ChannelGraph, union: _Union) -> dict[int, list[tupl
     return channels
 
 
-def _connected(channels: dict[int, list[tuple[str, int]]]) -> list[Sequence[int]]:
-    """Return the roots that share layers, directly or by way of other roots, together."""
-    layers = list(dict.fromkeys(layer for members in channels.values() for layer, _ in members))
-    number = {layer: i for i, layer in enumerate(layers)}
-    union = _Union(len(layers))
-    for members in channels.values():
-        ids = [number[layer] for layer, _ in members]
-        union.unite(ids[:-1], ids[1:])
-    groups: dict[int, list[int]] = {}
+def _alike(channels: dict[int, list[tuple[str, int]]]) -> list[Sequence[int]]:
+    """Return the roots whose channels run through the same layers, together.
+
+    A zero-padded stream is three groups then: the channels that run through all three stages, those
+    of the last two, and those of the last.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
     for root, members in channels.items():
-        groups.setdefault(union.root(number[members[0][0]]), []).append(root)
+        groups.setdefault(tuple(sorted(layer for layer, _ in members)), []).append(root)
     return list(groups.values())
 
 

@@ -17,8 +17,9 @@ MOVEMENTS = frozenset(
 CARRIERS = frozenset(  # f(0) = 0, or pooling in space: a zero channel stays zero
     "relu relu6 leakyrelu prelu elu selu celu gelu silu mish hardswish hardtanh tanh softsign"
     " hardshrink softshrink tanhshrink abs neg sqrt square dropout dropout1d dropout2d dropout3d"
-    " alphadropout featuredropout featurealphadropout stochasticdepth maxpool1d maxpool2d maxpool3d"
-    " avgpool1d avgpool2d avgpool3d adaptiveavgpool1d adaptiveavgpool2d adaptiveavgpool3d"
+    " alphadropout featuredropout featurealphadropout stochasticdepth droppath"
+    " maxpool1d maxpool2d maxpool3d avgpool1d avgpool2d avgpool3d"
+    " adaptiveavgpool1d adaptiveavgpool2d adaptiveavgpool3d"
     " adaptivemaxpool1d adaptivemaxpool2d adaptivemaxpool3d lppool2d upsample interpolate"
     " upsamplingnearest2d upsamplingbilinear2d reflectionpadnd replicationpadnd circularpadnd"
     " identity to float double half bfloat16 typeas".split()

@@ -1,6 +1,6 @@
 """Making a pruning plan: a network, its scores and the compress rates, without any images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from models.channel_graph import ChannelGraph
+from models.channel_groups import channel_groups
 from models.rank_layers import rank_layers
 from models.registry import example_images
 from utils.commands.inputs import note
@@ -16,9 +17,11 @@ from utils.metrics.cost import Cost, paper_cost, physical_cost
 from utils.paper.compare import compare_row
 from utils.paper.tables import PaperRow, matching_row
 from utils.pruning.compress_rates import fit_rates, format_rates, parse_rates
-from utils.pruning.criteria import RANK_CRITERIA, weight_scores
+from utils.pruning.criteria import RANK_CRITERIA
+from utils.pruning.group_plan import plan_groups
 from utils.pruning.network_file import Network
 from utils.pruning.plan import PruningPlan, plan_by_rates
+from utils.pruning.scores import score_filters
 from utils.pruning.surgery import remove_filters
 from utils.rank.rank_files import read_manifest, read_ranks
 
@@ -69,8 +72,13 @@ def make_plan(
     rank_folder: Path,
     checkpoint_sha256: str | None,
     seed: int,
+    group: bool = False,
+    round_to: int = 1,
 ) -> Planned:
     """Score the filters, plan which go, and make the small network.
+
+    `group` prunes tied layers together, across sums too, at the mean of their rates; `round_to`
+    rounds what stays of a layer up.
 
     Raises:
         ValueError: bad rates, missing or unfitting rank files, or weights that are NaN or Inf.
@@ -78,8 +86,11 @@ def make_plan(
     _check_finite(dense)
     rates = expand_rates(compress_rate, dense.arch)
     graph = dense.trace()
-    scores = _scores(dense, criterion, rank_folder, checkpoint_sha256, seed)
-    plan = plan_by_rates(scores, rates)
+    scores = _scores(dense, graph, criterion, rank_folder, checkpoint_sha256, seed)
+    if group or round_to > 1:
+        plan = _grouped_plan(graph, scores, rates, across_sums=group, round_to=round_to)
+    else:
+        plan = plan_by_rates(scores, rates)
     slim = remove_filters(dense.model, graph, plan.masks())
     return Planned(dense, graph, scores, plan, slim, tuple(rates))
 
@@ -94,6 +105,26 @@ def expand_rates(text: str, arch: str) -> list[float]:
     return fit_rates(parse_rates(text), len(known.layers), known.ignored_rates, arch)
 
 
+def _grouped_plan(
+    graph: ChannelGraph,
+    scores: Mapping[str, Tensor],
+    rates: Sequence[float],
+    *,
+    across_sums: bool,
+    round_to: int,
+) -> PruningPlan:
+    """Plan whole groups at the mean of their layers' rates; the plan is in rate order again."""
+    groups = channel_groups(graph, across_sums=across_sums)
+    rate_of = dict(zip(scores, rates, strict=True))
+    group_rates = {}
+    for found in groups:
+        own = [rate_of[layer] for layer in found.layers if layer in rate_of]
+        group_rates |= dict.fromkeys(found.layers, sum(own) / len(own) if own else 0.0)
+    plan = plan_groups(groups, scores, group_rates, round_to=round_to)
+    by_conv = {layer.conv: layer for layer in plan.layers}
+    return PruningPlan(tuple(by_conv[conv] for conv in scores))
+
+
 def _check_finite(dense: Network) -> None:
     for name, tensor in dense.model.state_dict().items():
         broken = int((~tensor.isfinite()).sum())
@@ -106,6 +137,7 @@ def _check_finite(dense: Network) -> None:
 
 def _scores(
     dense: Network,
+    graph: ChannelGraph,
     criterion: str,
     rank_folder: Path,
     checkpoint_sha256: str | None,
@@ -113,11 +145,10 @@ def _scores(
 ) -> dict[str, Tensor]:
     """Return {conv: [filters]} in rate order; higher is kept."""
     known = rank_layers(dense.arch)
-    weights = {x.conv: dense.model.get_submodule(x.conv).weight.detach() for x in known.layers}
     if criterion not in RANK_CRITERIA:
-        return weight_scores(criterion, weights, seed)
-    filters = {conv: len(weight) for conv, weight in weights.items()}
-    ranks = read_ranks(rank_folder, dense.arch, known.layers, filters)
+        scores = score_filters(dense.model, graph, criterion, seed=seed)
+        return {layer.conv: scores[layer.conv] for layer in known.layers}
+    ranks = read_ranks(rank_folder, dense.arch, known.layers, graph.filters())
     made_for = (read_manifest(rank_folder) or {}).get("checkpoint_sha256")
     if made_for is not None and made_for != checkpoint_sha256:
         note(f"warning: the ranks in {rank_folder} were made from another checkpoint")

@@ -72,6 +72,14 @@ class PruneConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions):
         choices=("oneshot", "layerwise"),
         group="pruning",
     )
+    group: bool = option(
+        False,
+        "prune layers that a sum ties together, at the mean of their rates and scores",
+        group="pruning",
+    )
+    round_to: int = option(
+        1, "round the filters that stay up to a multiple of this", metavar="K", group="pruning"
+    )
     dry_run: bool = option(False, "print the plan and its costs, write nothing", group="run")
     job_dir: Path | None = option(
         None,
@@ -84,6 +92,8 @@ class PruneConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions):
         if not self.compress_rate:
             raise ValueError("--compress_rate is missing: expected rates such as [0.1]+[0.6]*54")
         expand_rates(self.compress_rate, self.arch)
+        if self.round_to < 1:
+            raise ValueError(f"--round_to is {self.round_to}: expected 1 or more")
         if self.epochs < 0 or (self.epochs == 0 and self.schedule == "layerwise"):
             raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
         if self.epochs:
@@ -108,6 +118,8 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         rank_folder=config.rank_conv or Path("rank_conv") / config.arch,
         checkpoint_sha256=identity["checkpoint_sha256"],
         seed=config.seed,
+        group=config.group,
+        round_to=config.round_to,
     )
     summary = {
         "command": "prune",

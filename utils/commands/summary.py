@@ -45,13 +45,13 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
             f"{layer['rate']:g}",
             f"{layer['filters']} -> {len(layer['kept'])}",
             "" if layer["cut_score"] is None else f"{layer['cut_score']:.4g}",
-            "tie" if layer["tied_at_cut"] else "",
+            "; ".join(filter(None, ["tie" * layer["tied_at_cut"], layer["reason"]])),
             f"{layer['inputs']['dense']} -> {layer['inputs']['pruned']}",
             f"{_millions(layer['macs']['dense'])} -> {_millions(layer['macs']['pruned'])}",
         )
         for number, layer in enumerate(layers, start=1)
     ]
-    names = ("#", "conv", "rate", "filters", "cut score", "at the cut", "inputs", "MACs")
+    names = ("#", "conv", "rate", "filters", "cut score", "remarks", "inputs", "MACs")
     return table(names, rows)
 
 

@@ -32,7 +32,7 @@ def random(weight: Tensor, generator: torch.Generator) -> Tensor:
 
 WEIGHT_CRITERIA: dict[str, Callable[[Tensor], Tensor]] = {"l1": l1, "l2": l2, "fpgm": fpgm}
 RANK_CRITERIA = ("rank", "reverse_rank")
-CRITERIA = (*RANK_CRITERIA, *WEIGHT_CRITERIA, "random")
+CRITERIA = (*RANK_CRITERIA, *WEIGHT_CRITERIA, "bn_scale", "random")
 
 
 def weight_scores(criterion: str, weights: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:

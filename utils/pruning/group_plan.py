@@ -21,8 +21,8 @@ def plan_groups(
     """Plan to remove int(rate * C) of the C channels of every group, the lowest-scoring ones.
 
     A channel scores the mean over its filters; ties go by index, the lower first. What stays is
-    rounded up to a multiple of `round_to`, and is never fewer than `minimum`: the plan's reasons
-    say where either held. Protected groups, and groups without scores, stay whole.
+    rounded up to a multiple of `round_to`, and is never fewer than `minimum` a group: the plan's
+    reasons say where either held. Protected groups, and groups without scores, stay whole.
 
     Args:
         groups: of `models.channel_groups.channel_groups`; with `across_sums`, whole residual
@@ -43,10 +43,26 @@ def plan_groups(
     unknown = [layer for layer in named if layer not in known]
     if unknown:
         raise ValueError(f"no layer {unknown[0]!r} in the network: expected one of its groups'")
-    layers: list[LayerPlan] = []
+    kept: dict[str, list[int]] = {}
+    reasons: dict[str, list[str]] = {}
     for group in groups:
-        layers += _plan_group(group, scores, _rate_of(group, rates), round_to, minimum)
-    return PruningPlan(tuple(layers))
+        stays, why = _keep(group, scores, _rate_of(group, rates), round_to, minimum)
+        for layer, index in (filter for channel in stays for filter in group.channels[channel]):
+            kept.setdefault(layer, []).append(index)
+        for layer in group.layers:
+            reasons.setdefault(layer, []).extend([*why, *_ties(group, layer)])
+    return PruningPlan(
+        tuple(
+            LayerPlan(
+                layer,
+                rates.get(layer, 0.0) if isinstance(rates, Mapping) else rates,
+                _num_filters(groups, layer),
+                tuple(sorted(kept[layer])),
+                reason="; ".join(dict.fromkeys(why)),
+            )
+            for layer, why in reasons.items()
+        )
+    )
 
 
 def _rate_of(group: ChannelGroup, rates: float | Mapping[str, float]) -> float:
@@ -58,50 +74,30 @@ def _rate_of(group: ChannelGroup, rates: float | Mapping[str, float]) -> float:
     return next(iter(named.values()), 0.0)
 
 
-def _plan_group(
+def _keep(
     group: ChannelGroup, scores: Mapping[str, Tensor], rate: float, round_to: int, minimum: int
-) -> list[LayerPlan]:
+) -> tuple[list[int], list[str]]:
+    """Return the channels of the group that stay, and what held the rate back."""
     count = len(group.channels)
-    wanted = count - num_removed(rate, count)
-    rounded = min(count, -(-wanted // round_to) * round_to)
-    reasons = [f"rounded up to a multiple of {round_to}"] if rounded > wanted else []
     if group.protected or not any(layer in scores for layer in group.layers):
-        rounded = count
-        reasons = ["protected: reaches the output" if group.protected else "not scored"]
-    order = channel_scores(group, scores).sort(stable=True).indices.tolist()
-    kept = set(order[count - rounded :])
-    floored = _fill_up(group, kept, order, minimum)
-    plans = []
-    for layer in group.layers:
-        others = [other for other in group.layers if other != layer]
-        remarks = reasons + [f"floor of {minimum} held"] * (layer in floored)
-        remarks += [f"tied with {', '.join(others)}"] * bool(others)
-        filters = _filters_of(group, layer)
-        stays = tuple(sorted(index for channel, index in filters if channel in kept))
-        plans.append(LayerPlan(layer, rate, len(filters), stays, reason="; ".join(remarks)))
-    return plans
+        why = "protected: reaches the output" if group.protected else "not scored"
+        return list(range(count)), [why]
+    wanted = count - num_removed(rate, count)
+    floored = min(count, max(wanted, minimum))
+    stays = min(count, -(-floored // round_to) * round_to)
+    why = [f"floor of {minimum} held"] * (floored > wanted)
+    why += [f"rounded up to a multiple of {round_to}"] * (stays > floored)
+    return channel_scores(group, scores).sort(stable=True).indices[count - stays :].tolist(), why
 
 
-def _fill_up(group: ChannelGroup, kept: set[int], order: list[int], minimum: int) -> set[str]:
-    """Keep the best channels of layers with fewer than `minimum`; return those layers' names."""
-    floored = set()
-    place = {channel: i for i, channel in enumerate(order)}
-    for layer in group.layers:
-        own = sorted({channel for channel, _ in _filters_of(group, layer)}, key=place.get)
-        if len(kept.intersection(own)) < min(minimum, len(own)):
-            kept.update(own[-minimum:])
-            floored.add(layer)
-    return floored
+def _ties(group: ChannelGroup, layer: str) -> list[str]:
+    others = [other for other in group.layers if other != layer]
+    return [f"tied with {', '.join(others)}"] if others else []
 
 
-def _filters_of(group: ChannelGroup, layer: str) -> list[tuple[int, int]]:
-    """Return the layer's (channel of the group, filter) pairs."""
-    return [
-        (channel, index)
-        for channel, members in enumerate(group.channels)
-        for name, index in members
-        if name == layer
-    ]
+def _num_filters(groups: Iterable[ChannelGroup], layer: str) -> int:
+    members = (filter for group in groups for channel in group.channels for filter in channel)
+    return sum(name == layer for name, _ in members)
 
 
 def channel_scores(group: ChannelGroup, scores: Mapping[str, Tensor]) -> Tensor:

@@ -31,7 +31,7 @@ def sort_channels(
     """
     ordered, layers = copy.deepcopy(model), []
     for group in channel_groups(graph, across_sums=True):
-        moves = _moves(group, scores)
+        moves = _moves(group, scores, graph.filters())
         sources = None if moves is None else _sources(graph, moves)
         if sources is not None:
             for module, (outputs, inputs) in sources.items():
@@ -40,7 +40,9 @@ def sort_channels(
     return ordered, tuple(layers)
 
 
-def _moves(group: ChannelGroup, scores: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+def _moves(
+    group: ChannelGroup, scores: Mapping[str, Tensor], filters: Mapping[str, int]
+) -> dict[str, Tensor] | None:
     """Return {layer: old position of each new filter}, None if the group cannot be permuted."""
     scored = any(layer in scores for layer in group.layers)
     lined_up = all(
@@ -53,7 +55,7 @@ def _moves(group: ChannelGroup, scores: Mapping[str, Tensor]) -> dict[str, Tenso
         return None
     order = channel_scores(group, scores).sort(descending=True, stable=True).indices
     old = torch.tensor([members[0][1] for members in group.channels])
-    moved = torch.empty_like(old)
+    moved = torch.arange(filters[group.layers[0]])
     moved[old.sort().values] = old[order]
     return dict.fromkeys(group.layers, moved)
 

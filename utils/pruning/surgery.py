@@ -15,6 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from models.channel_graph import ChannelGraph
+from models.channel_relations import CONSTANT
 from utils.pruning.gather import ChannelGather, Gather
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.realignment import Realignment, realign
@@ -24,7 +25,10 @@ def remove_filters(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Te
     """Return a smaller copy of `model` without the masked filters; `model` stays as it is.
 
     The copy keeps the model's class where its `forward` still fits, else it is a
-    torch.fx.GraphModule of the same submodules; state-dict names are the same either way.
+    torch.fx.GraphModule of the same submodules; state-dict names are the same either way. A network
+    with convs, linears or norms that the trace does not call (auxiliary heads, which only training
+    calls, and which read channels that are now gone) becomes a GraphModule without them, whose
+    train mode returns what eval mode returns.
 
     Args:
         graph: the channel graph of `model`.
@@ -41,7 +45,9 @@ def remove_filters(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Te
 
 
 @torch.no_grad()
-def remove_channels(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]) -> nn.Module:
+def remove_channels(
+    model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]
+) -> nn.Module:
     """Do what `remove_filters` does for masks that may name norms and may keep nothing.
 
     An operation that is left without channels keeps one that is zero.
@@ -55,7 +61,15 @@ def remove_channels(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, T
     ChannelMasks(slim, graph, masks).apply()  # some masked filters stay, as zeros
     for name, (outputs, inputs) in graph.kept_positions(keep).items():
         _shrink(slim.get_submodule(name), outputs, inputs)
-    return _rewritten(slim, graph, realignment) if realignment else slim
+    outgrown = not keep[CONSTANT:].all() and _has_uncalled(slim, graph)
+    return _rewritten(slim, graph, realignment) if realignment or outgrown else slim
+
+
+def _has_uncalled(model: nn.Module, graph: ChannelGraph) -> bool:
+    called = {node.target for node in graph.graph.nodes if node.op == "call_module"}
+    norms = nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm
+    kinds = nn.modules.conv._ConvNd | nn.Linear | norms
+    return any(isinstance(m, kinds) and name not in called for name, m in model.named_modules())
 
 
 def _shrink(module: nn.Module, outputs: Tensor, inputs: Tensor) -> None:
