@@ -119,6 +119,7 @@ class _Decision:
     run: ConstantRun
     wanted: Tensor  # bool [num_labels]: a reader needs the channel's own value
     relied: Tensor  # bool [num_labels]: a reader takes it to be zero, or has folded it
+    unmasked: Tensor  # bool [num_labels]: a depthwise conv reads it, whose filter goes with it
     reasons: dict[int, str] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)
 
@@ -137,7 +138,8 @@ def _decide(graph: ChannelGraph, run: ConstantRun) -> _Decision:
     """
     forced = torch.zeros(graph.num_labels, dtype=torch.bool)
     while True:
-        decision = _Decision(run, forced.clone(), torch.zeros_like(forced))
+        none = torch.zeros_like(forced)
+        decision = _Decision(run, forced.clone(), none.clone(), none)
         decision.wanted[CONSTANT] = True
         for relation in reversed(graph.relations):
             _want_inputs(decision, graph, relation)
@@ -162,8 +164,13 @@ def _want_inputs(decision: _Decision, graph: ChannelGraph, relation: Relation) -
     reason = _why_it_stays(decision, graph, relation)
     stays = values.isnan() | bool(reason) & (values != 0)
     if isinstance(relation, Filters) and relation.depthwise:
-        stays |= True  # its filter goes with its channel, its bias would be missed
+        stays |= True  # zero or not: without it the filter's bias would be missing
+        decision.unmasked[labels] = True
         reason = reason or f"{relation.module} makes another constant of it, which stays"
+    if isinstance(relation, Combined | Blocks):
+        unmasked = decision.unmasked[relation.outputs][:, None].expand(used.shape)[used]
+        decision.unmasked[labels[unmasked]] = True
+        stays |= unmasked
     decision.wanted[labels[stays]] = True
     decision.relied[labels[~stays]] = True
     for label in labels[stays & ~values.isnan()].tolist():
