@@ -10,7 +10,7 @@ from models.channel_graph import trace_channels
 from models.registry import build_model, example_images
 from tests.networks import Chain, Residual, random_masks
 from utils.metrics.cost import physical_cost
-from utils.pruning.gather import ChannelGather
+from utils.pruning.gather import ChannelGather, ScatterAdd
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.surgery import remove_filters
 
@@ -51,7 +51,7 @@ def test_convs_that_feed_a_sum_are_scattered_into_it():
     removed = removed_from(Chain([Residual]), {"steps.0.conv2": mask(1, 0, 0, 0, 0, 0, 0, 1)})
     gathers = [m for m in removed.modules() if isinstance(m, ChannelGather)]
     assert isinstance(removed, fx.GraphModule)
-    assert [str(m) for m in gathers] == ["ChannelGather(8 channels along dim 1, 6 of them zero)"]
+    assert [str(m) for m in gathers] == ["ScatterAdd(8 channels along dim 1, 6 of them zero)"]
     assert removed.get_submodule("steps.0.norm2").num_features == 2
 
 
@@ -114,6 +114,13 @@ def test_gather_picks_and_fills_like_a_loop(index):
     source = torch.randn(2, 3, 4, 4)
     channels = [torch.zeros(2, 4, 4) if i < 0 else source[:, i] for i in index]
     assert torch.equal(ChannelGather(index, dim=1)(source), torch.stack(channels, 1))
+
+
+def test_scatter_add_adds_what_gather_makes():
+    stream, source = torch.randn(2, 4, 3), torch.randn(2, 2, 3)
+    for index in ((-1, 1, -1, 0), (0, 1, 1, 0)):
+        expected = stream + ChannelGather(index, dim=1)(source)
+        assert torch.equal(ScatterAdd(index, dim=1)(stream, source), expected)
 
 
 def test_gather_joins_several_sources():

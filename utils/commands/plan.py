@@ -83,7 +83,7 @@ def make_plan(
     Raises:
         ValueError: bad rates, missing or unfitting rank files, or weights that are NaN or Inf.
     """
-    _check_finite(dense)
+    check_finite(dense)
     rates = expand_rates(compress_rate, dense.arch)
     graph = dense.trace()
     scores = _scores(dense, graph, criterion, rank_folder, checkpoint_sha256, seed)
@@ -116,16 +116,12 @@ def _grouped_plan(
     """Plan whole groups at the mean of their layers' rates; the plan is in rate order again."""
     groups = channel_groups(graph, across_sums=across_sums)
     rate_of = dict(zip(scores, rates, strict=True))
-    group_rates = {}
-    for found in groups:
-        own = [rate_of[layer] for layer in found.layers if layer in rate_of]
-        group_rates |= dict.fromkeys(found.layers, sum(own) / len(own) if own else 0.0)
-    plan = plan_groups(groups, scores, group_rates, round_to=round_to)
+    plan = plan_groups(groups, scores, rate_of, round_to=round_to)
     by_conv = {layer.conv: layer for layer in plan.layers}
     return PruningPlan(tuple(by_conv[conv] for conv in scores))
 
 
-def _check_finite(dense: Network) -> None:
+def check_finite(dense: Network) -> None:
     for name, tensor in dense.model.state_dict().items():
         broken = int((~tensor.isfinite()).sum())
         if broken:

@@ -1,4 +1,4 @@
-"""The one operation that removal adds to a network: picking channels, with zeros in between."""
+"""What removal adds to a network: picking channels, with zeros in between, and adding them."""
 
 from dataclasses import dataclass
 
@@ -24,20 +24,35 @@ class ChannelGather(nn.Module):
         self.num_picked = len(picked)
 
     def forward(self, *sources: Tensor) -> Tensor:
+        picked = self._pick(*sources)
+        if self.targets is None:
+            return picked
+        shape = list(picked.shape)
+        shape[self.dim] = self.width
+        return picked.new_zeros(shape).index_copy(self.dim, self.targets, picked)
+
+    def _pick(self, *sources: Tensor) -> Tensor:
+        """Return the channels that are not zero."""
         joined = sources[0] if len(sources) == 1 else torch.cat(sources, self.dim)
         if self.picked is not None:
-            joined = joined.index_select(self.dim, self.picked)
-        elif joined.size(self.dim) != self.num_picked:
-            joined = joined.narrow(self.dim, 0, self.num_picked)
-        if self.targets is None:
-            return joined
-        shape = list(joined.shape)
-        shape[self.dim] = self.width
-        return joined.new_zeros(shape).index_copy(self.dim, self.targets, joined)
+            return joined.index_select(self.dim, self.picked)
+        if joined.size(self.dim) != self.num_picked:
+            return joined.narrow(self.dim, 0, self.num_picked)
+        return joined
 
     def extra_repr(self) -> str:
         zeros = 0 if self.targets is None else self.width - len(self.targets)
         return f"{self.width} channels along dim {self.dim}, {zeros} of them zero"
+
+
+class ScatterAdd(ChannelGather):
+    """stream + gathered, without writing the zeros of what is gathered."""
+
+    def forward(self, stream: Tensor, *sources: Tensor) -> Tensor:
+        picked = self._pick(*sources)
+        if self.targets is None:
+            return stream + picked
+        return stream.index_add(self.dim, self.targets, picked)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.channel_groups import ChannelGroup
 from utils.pruning.compress_rates import num_removed
-from utils.pruning.plan import LayerPlan, PruningPlan
+from utils.pruning.plan import LayerPlan, PruningPlan, check_finite
 
 
 def plan_groups(
@@ -28,11 +28,12 @@ def plan_groups(
         groups: of `models.channel_groups.channel_groups`; with `across_sums`, whole residual
             streams are pruned, without, the convs that feed a sum one by one.
         scores: {layer: [filters]}, higher is kept.
-        rates: one rate for all, or {layer: rate}; a layer that is not named is not pruned.
+        rates: one rate for all, or {layer: rate}, of which a group takes the mean over its layers
+            that are named, and is left whole if none is.
 
     Raises:
-        ValueError: a rate outside [0, 1), two rates for one group, an unknown layer, or
-            `round_to` or `minimum` below 1.
+        ValueError: a rate outside [0, 1), an unknown layer, scores that are NaN or Inf or not one
+            a filter, or `round_to` or `minimum` below 1.
     """
     groups = tuple(groups)
     for name, value in {"round_to": round_to, "minimum": minimum}.items():
@@ -43,6 +44,11 @@ def plan_groups(
     unknown = [layer for layer in named if layer not in known]
     if unknown:
         raise ValueError(f"no layer {unknown[0]!r} in the network: expected one of its groups'")
+    for layer, score in scores.items():
+        check_finite(layer, score)
+        if score.shape != (_num_filters(groups, layer),):
+            expected = f"expected [{_num_filters(groups, layer)}]"
+            raise ValueError(f"scores of {layer!r}: {expected}, got {list(score.shape)}")
     kept: dict[str, list[int]] = {}
     reasons: dict[str, list[str]] = {}
     for group in groups:
@@ -68,10 +74,8 @@ def plan_groups(
 def _rate_of(group: ChannelGroup, rates: float | Mapping[str, float]) -> float:
     if not isinstance(rates, Mapping):
         return rates
-    named = {layer: rates[layer] for layer in group.layers if layer in rates}
-    if len(set(named.values())) > 1:
-        raise ValueError(f"tied layers have different rates: {named}, expected one for all of them")
-    return next(iter(named.values()), 0.0)
+    named = [rates[layer] for layer in group.layers if layer in rates]
+    return sum(named) / len(named) if named else 0.0
 
 
 def _keep(

@@ -7,7 +7,8 @@ picks them and fills dead ones with zeros. The law follows by construction.
 """
 
 import copy
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.fx as fx
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from models.channel_graph import ChannelGraph
 from models.channel_relations import CONSTANT
-from utils.pruning.gather import ChannelGather, Gather
+from utils.pruning.gather import ChannelGather, Gather, ScatterAdd
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.realignment import Realignment, realign
 
@@ -70,6 +71,17 @@ def _has_uncalled(model: nn.Module, graph: ChannelGraph) -> bool:
     norms = nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm
     kinds = nn.modules.conv._ConvNd | nn.Linear | norms
     return any(isinstance(m, kinds) and name not in called for name, m in model.named_modules())
+
+
+def add_biases(model: nn.Module, layers: Iterable[str]) -> list[str]:
+    """Give the convs and linears a zero bias where they have none; return which had none."""
+    bare = [name for name in layers if model.get_submodule(name).bias is None]
+    for name in bare:
+        module = model.get_submodule(name)
+        filters = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+        zeros = module.weight.detach().new_zeros(filters)
+        module.bias = nn.Parameter(zeros, requires_grad=module.weight.requires_grad)
+    return bare
 
 
 def _shrink(module: nn.Module, outputs: Tensor, inputs: Tensor) -> None:
@@ -142,10 +154,26 @@ def _rewritten(slim: nn.Module, graph: ChannelGraph, realignment: Realignment) -
         if node in realignment.replaced:
             copies[node] = value(realignment.replaced[node])
             continue
-        edits = {o: value(g) for (n, o), g in realignment.operands.items() if n is node}
+        gathers = {o: g for (n, o), g in realignment.operands.items() if n is node}
+        if _adds_to_stream(node, gathers, graph):
+            ((operand, gather),) = gathers.items()
+            stream = node.args[1] if node.args[0] is operand else node.args[0]
+            name = f"scatter_add_{node.name}"
+            root.add_submodule(name, ScatterAdd(gather.index, gather.dim))
+            sources = tuple(copies[n] for n in (stream, *gather.sources))
+            copies[node] = new.call_module(name, sources)
+            continue
+        edits = {operand: value(gather) for operand, gather in gathers.items()}
         copies[node] = new.node_copy(node, lambda n, edits=edits: edits.get(n, copies[n]))
     _drop_unread(new, copies)
     return fx.GraphModule(root, new, class_name=type(slim).__name__)
+
+
+def _adds_to_stream(node: fx.Node, gathers: Mapping[fx.Node, Gather], graph: ChannelGraph) -> bool:
+    """True for a plain sum of two equal shapes of which one operand has to be gathered."""
+    is_sum = node.target in (operator.add, operator.iadd, torch.add) and not node.kwargs
+    shapes = {getattr(graph.labels.get(n), "shape", None) for n in node.all_input_nodes}
+    return is_sum and len(gathers) == 1 and len(node.all_input_nodes) == 2 and len(shapes) == 1
 
 
 def _drop_unread(graph: fx.Graph, copies: Mapping[fx.Node, fx.Node]) -> None:
