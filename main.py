@@ -6,7 +6,7 @@ from utils.commands.demo import DemoConfig, demo_command, demo_text
 from utils.commands.door import run
 from utils.commands.evaluate import EvaluateConfig, evaluate_command, evaluate_text
 from utils.commands.prune import PruneConfig, prune_command
-from utils.commands.summary import summary_markdown
+from utils.commands.prune_zeros import prune_text
 from utils.commands.train import TrainConfig, train_command, train_text
 
 COMMANDS = {
@@ -14,7 +14,7 @@ COMMANDS = {
     "prune": (
         PruneConfig,
         prune_command,
-        summary_markdown,
+        prune_text,
         "Prune by ranks and compress rates, fine-tune, and compare with the paper.",
     ),
     "evaluate": (

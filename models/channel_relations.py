@@ -101,8 +101,7 @@ class Filters(Relation):
     def coupled(self) -> tuple[Tensor, Tensor]:
         if self.groups == 1:
             return super().coupled()
-        blocks = torch.cat([self._by_group(self.inputs), self._by_group(self.outputs)], 1)
-        return _chained(blocks)
+        return _tied(torch.cat([self._by_group(self.outputs), self._by_group(self.inputs)], 1))
 
     @property
     def _width(self) -> int:
@@ -141,8 +140,8 @@ class Norm(Relation):
         return keep[self.outputs]
 
     def coupled(self) -> tuple[Tensor, Tensor]:
-        blocks = torch.stack([self.inputs, self.outputs]).reshape(2, self.groups, -1)
-        return _chained(torch.cat([blocks[0], blocks[1]], 1))
+        blocks = torch.stack([self.outputs, self.inputs]).reshape(2, self.groups, -1)
+        return _tied(torch.cat([blocks[0], blocks[1]], 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +167,8 @@ class Combined(Relation):
         needed[self.inputs[(needed & alive)[self.outputs]]] = True
 
     def coupled(self) -> tuple[Tensor, Tensor]:
-        rows = torch.cat([self.outputs[:, None], self.inputs], 1)
-        return _chained(rows)
+        inputs = torch.stack([_without_spread(x) for x in self.inputs.unbind(1)], 1)
+        return _tied(torch.cat([self.outputs[:, None], inputs], 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +188,7 @@ class Blocks(Relation):
         return keep[self.outputs].repeat_interleave(self.inputs.size(1))
 
     def coupled(self) -> tuple[Tensor, Tensor]:
-        return _chained(torch.cat([self.outputs[:, None], self.inputs], 1))
+        return _tied(torch.cat([self.outputs[:, None], self.inputs], 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +204,7 @@ class Constants(Relation):
         needed[self.inputs[needed[self.outputs]]] = True
 
     def coupled(self) -> tuple[Tensor, Tensor]:
-        return self.inputs, self.outputs
+        return _tied(torch.stack([self.outputs, self.inputs], 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,8 +237,17 @@ class Output(Relation):
         needed[self.inputs] = True
 
 
-def _chained(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Pair each entry of every row [R, K] with its right neighbour, constants left out."""
-    left, right = rows[:, :-1].flatten(), rows[:, 1:].flatten()
-    real = (left > CONSTANT) & (right > CONSTANT)
-    return left[real], right[real]
+def _tied(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Pair the first entry of every row [R, K] with each of its others, constants left out."""
+    first, others = rows[:, :1].expand(-1, rows.size(1) - 1).flatten(), rows[:, 1:].flatten()
+    real = others > CONSTANT
+    return first[real], others[real]
+
+
+def _without_spread(labels: Tensor) -> Tensor:
+    """Return labels [R] with CONSTANT for those of several rows.
+
+    A channel that is spread over others (a spatial gate, a softmax) does not die with one of them.
+    """
+    _, where, counts = labels.unique(return_inverse=True, return_counts=True)
+    return torch.where(counts[where] > 1, CONSTANT, labels)

@@ -177,6 +177,20 @@ class ChannelsLast(nn.Module):
         return x + self.scale * y
 
 
+class Affine(nn.Module):
+    """A learnt scale and shift of every channel, channels last: parameters of one dimension."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(channels) + 0.5)
+        self.shift = nn.Parameter(torch.randn(channels))
+        self.conv = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).permute(0, 2, 3, 1) * self.scale
+        return x + (y + self.shift).permute(0, 3, 1, 2)
+
+
 class Attention(nn.Module):
     """Softmax over channels of the pooled maps."""
 
@@ -226,6 +240,7 @@ STEPS = (
     Shared,
     Transposed,
     ChannelsLast,
+    Affine,
     Attention,
     Rescaled,
 )

@@ -9,7 +9,18 @@ import torch.nn as nn
 
 from models.channel_graph import trace_channels
 from models.registry import build_model, example_images
-from tests.networks import STEPS, Chain, PixelShuffled, random_masks, randomized
+from tests.networks import (
+    STEPS,
+    Affine,
+    Chain,
+    ChannelsLast,
+    Depthwise,
+    Gate,
+    PixelShuffled,
+    Residual,
+    random_masks,
+    randomized,
+)
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.surgery import remove_filters
 
@@ -58,6 +69,11 @@ def test_removed_is_masked_in_random_networks(seed):
     steps = [draw.choice(STEPS) for _ in range(draw.randint(2, 6))]
     model = Chain(steps, flat=draw.random() < 0.5)
     assert_law(model, torch.zeros(1, 3, 8, 8), draw.choice([0.2, 0.5, 0.8]), seed)
+
+
+def test_removed_is_masked_on_maps_of_one_pixel():
+    model = Chain([Residual, ChannelsLast, Depthwise, Affine, Gate])
+    assert_law(model, torch.zeros(1, 3, 1, 1), 0.5, seed=2)
 
 
 def test_removing_nothing_is_identity():

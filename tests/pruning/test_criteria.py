@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from utils.pruning.criteria import CRITERIA, RANK_CRITERIA, fpgm, l1, l2, random, weight_scores
+from utils.pruning.criteria import WEIGHT_CRITERIA, fpgm, l1, l2, random, weight_scores
 
 SHAPES = [(8, 3, 3, 3), (5, 7, 1, 1), (1, 2, 3, 3), (6, 1, 5, 5), (4, 9)]
 
@@ -88,7 +88,7 @@ def test_random_scores_do_not_look_at_the_weights():
     assert torch.equal(*scores)
 
 
-@pytest.mark.parametrize("criterion", [c for c in CRITERIA if c not in RANK_CRITERIA])
+@pytest.mark.parametrize("criterion", [*WEIGHT_CRITERIA, "random"])
 def test_every_criterion_gives_one_score_a_filter(criterion):
     scores = weight_scores(criterion, {"conv": weight_of((8, 3, 3, 3))})
     assert scores["conv"].shape == (8,) and scores["conv"].isfinite().all()

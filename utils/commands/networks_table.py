@@ -58,8 +58,8 @@ _HEADER = (
     "network",
     "parameters",
     "MACs, physical",
-    "difference, eval",
-    "difference, train",
+    "eval: difference (relative)",
+    "train: difference (relative)",
     "trace",
     "remove",
     "class",
@@ -84,8 +84,8 @@ def enliven(model: nn.Module, images: Tensor, seed: int) -> None:
     """Make an untrained network give logits of order 1 that depend on every layer, in place.
 
     Norms get random scales and shifts and running statistics measured on `images`, layer scales
-    are drawn near 1 instead of 1e-6, and nothing is dropped: a smaller network would draw other
-    random numbers.
+    are drawn near 1 instead of 1e-6, the classifier is scaled, and nothing is dropped: a smaller
+    network would draw other random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm
@@ -95,14 +95,16 @@ def enliven(model: nn.Module, images: Tensor, seed: int) -> None:
             module.bias.uniform_(-0.5, 0.5, generator=generator)
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_running_stats()
-            module.momentum = None  # a plain average over the passes below
+            module.momentum = None  # a plain average over the pass below
         if isinstance(getattr(module, "layer_scale", None), nn.Parameter):
             module.layer_scale.uniform_(0.5, 1.5, generator=generator)
         if isinstance(module, nn.modules.dropout._DropoutNd | torchvision.ops.StochasticDepth):
             module.p = 0.0
     with training(model):
-        for batch in images.split(2):
-            model(batch)
+        logits = model(images)
+    classifier = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
+    for parameter in classifier.parameters():
+        parameter /= logits.std()
 
 
 def planned_masks(
@@ -205,8 +207,8 @@ def _change(row: Mapping[str, Any], what: str) -> str:
 
 
 def _difference(logits: Mapping[str, float]) -> str:
-    largest, scale = logits["largest_difference"], logits["scale"]
-    return f"{largest:.0e} of {scale:.2g}"
+    largest = logits["largest_difference"]
+    return f"{largest:.0e} ({largest / logits['scale']:.0e})"
 
 
 def _measure_all(networks: Iterable[str]) -> dict[str, Any]:

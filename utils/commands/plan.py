@@ -122,6 +122,11 @@ def _grouped_plan(
 
 
 def check_finite(dense: Network) -> None:
+    """Refuse a network whose weights hold NaN or Inf, naming the first.
+
+    Raises:
+        ValueError: it does.
+    """
     for name, tensor in dense.model.state_dict().items():
         broken = int((~tensor.isfinite()).sum())
         if broken:

@@ -26,6 +26,7 @@ from utils.commands.inputs import (
     open_images,
 )
 from utils.commands.plan import Planned, expand_rates, make_plan, rates_text
+from utils.commands.prune_zeros import remove_zeros
 from utils.commands.summary import summary_markdown
 from utils.commands.training_options import TrainingOptions
 from utils.metrics.accuracy import Accuracy
@@ -43,7 +44,7 @@ from utils.runs.job_folder import JobFolder, open_job
 from utils.runs.log import RunLog
 from utils.runs.options import as_dict, option
 
-_PASSING = ("json", "dry_run", "job_dir", "device", "gpu")  # options that change no number
+_PASSING = ("json", "dry_run", "job_dir", "device", "gpu", "remove_zeros")  # change no number
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ class PruneConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions):
     round_to: int = option(
         1, "round the filters that stay up to a multiple of this", metavar="K", group="pruning"
     )
+    remove_zeros: bool = option(
+        False, "only remove what is zero already in --resume CKPT", group="pruning"
+    )
     dry_run: bool = option(False, "print the plan and its costs, write nothing", group="run")
     job_dir: Path | None = option(
         None,
@@ -89,6 +93,13 @@ class PruneConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.remove_zeros:
+            if self.compress_rate:
+                raise ValueError(
+                    "--remove_zeros removes what is zero already: expected no --compress_rate, "
+                    f"got {self.compress_rate!r}"
+                )
+            return
         if not self.compress_rate:
             raise ValueError("--compress_rate is missing: expected rates such as [0.1]+[0.6]*54")
         expand_rates(self.compress_rate, self.arch)
@@ -109,6 +120,9 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         ValueError: bad input, or a folder that holds a run with other options.
     """
     checkpoint = checkpoint_of(config)
+    if config.remove_zeros:
+        run = {"seed": config.seed, "job_dir": config.job_dir, "dry_run": config.dry_run}
+        return remove_zeros(config.arch, checkpoint, **run)
     dense = open_dense_network(config.arch, checkpoint, config.seed)
     identity = _identity(config, checkpoint)
     planned = make_plan(

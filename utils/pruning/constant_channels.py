@@ -38,7 +38,7 @@ class ConstantRun(fx.Interpreter):
     Attributes:
         emitted: float64 [num_labels], what a constant channel is where it is computed, else NaN.
         reads: {node: what its relation reads}, float64 of its inputs' shape: a constant, or NaN.
-        lost: {label: where it stops to be the same at every place}.
+        lost: {label: what makes it stop being one number}, for constants that do not last.
     """
 
     def __init__(self, model: nn.Module, channels: ChannelGraph):
@@ -91,13 +91,15 @@ class ConstantRun(fx.Interpreter):
         found, low, high = _ranges(self._labels[node], real.double(), self._constant)
         same = high - low <= _ROUNDING * torch.maximum(low.abs(), high.abs())
         carried = node.name not in self._relations
+        why = "makes it differ from place to place"
         if carried and _depends_on_size(node, self.module):
             same &= (low == 0) & (high == 0)
+            why = "makes it depend on the size of the images"
         lost = found[~same & (found > CONSTANT)]
         self._constant[lost] = False
         if carried:
             where = node.target if node.op == "call_module" else node.name
-            self.lost |= dict.fromkeys(lost.tolist(), str(where))
+            self.lost |= dict.fromkeys(lost.tolist(), f"{where} {why}")
         return found[same], low[same]
 
     def _follows(self, relation: Relation) -> Tensor:

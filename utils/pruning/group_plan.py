@@ -1,5 +1,6 @@
 """Plans for any traced network: a share of every group's channels goes, lowest scores first."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -39,16 +40,16 @@ def plan_groups(
     for name, value in {"round_to": round_to, "minimum": minimum}.items():
         if value < 1:
             raise ValueError(f"{name} is {value}: expected at least 1")
-    known = {layer for group in groups for layer in group.layers}
+    filters = _num_filters(groups)
     named = [*scores, *(rates if isinstance(rates, Mapping) else ())]
-    unknown = [layer for layer in named if layer not in known]
+    unknown = [layer for layer in named if layer not in filters]
     if unknown:
         raise ValueError(f"no layer {unknown[0]!r} in the network: expected one of its groups'")
     for layer, score in scores.items():
         check_finite(layer, score)
-        if score.shape != (_num_filters(groups, layer),):
-            expected = f"expected [{_num_filters(groups, layer)}]"
-            raise ValueError(f"scores of {layer!r}: {expected}, got {list(score.shape)}")
+        if score.shape != (filters[layer],):
+            expected = f"expected [{filters[layer]}], got {list(score.shape)}"
+            raise ValueError(f"scores of {layer!r}: {expected}")
     kept: dict[str, list[int]] = {}
     reasons: dict[str, list[str]] = {}
     for group in groups:
@@ -62,7 +63,7 @@ def plan_groups(
             LayerPlan(
                 layer,
                 rates.get(layer, 0.0) if isinstance(rates, Mapping) else rates,
-                _num_filters(groups, layer),
+                filters[layer],
                 tuple(sorted(kept[layer])),
                 reason="; ".join(dict.fromkeys(why)),
             )
@@ -99,9 +100,10 @@ def _ties(group: ChannelGroup, layer: str) -> list[str]:
     return [f"tied with {', '.join(others)}"] if others else []
 
 
-def _num_filters(groups: Iterable[ChannelGroup], layer: str) -> int:
+def _num_filters(groups: Iterable[ChannelGroup]) -> Counter[str]:
+    """Return {layer: number of its filters}."""
     members = (filter for group in groups for channel in group.channels for filter in channel)
-    return sum(name == layer for name, _ in members)
+    return Counter(layer for layer, _ in members)
 
 
 def channel_scores(group: ChannelGroup, scores: Mapping[str, Tensor]) -> Tensor:

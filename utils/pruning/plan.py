@@ -91,10 +91,19 @@ def plan_by_rates(scores: Mapping[str, Tensor], rates: Sequence[float]) -> Pruni
     return PruningPlan(tuple(_plan_layer(conv, score, rate) for (conv, score), rate in pairs))
 
 
-def _plan_layer(conv: str, scores: Tensor, rate: float) -> LayerPlan:
+def check_finite(layer: str, scores: Tensor) -> None:
+    """Refuse scores that cannot be ordered.
+
+    Raises:
+        ValueError: naming the layer and how many of its scores are NaN or Inf.
+    """
     wrong = int((~scores.isfinite()).sum())
     if wrong:
-        raise ValueError(f"scores of {conv!r}: {wrong} of {len(scores)} are NaN or Inf")
+        raise ValueError(f"scores of {layer!r}: {wrong} of {len(scores)} are NaN or Inf")
+
+
+def _plan_layer(conv: str, scores: Tensor, rate: float) -> LayerPlan:
+    check_finite(conv, scores)
     removed = num_removed(rate, len(scores))
     ordered, order = scores.sort(stable=True)
     kept = tuple(sorted(order[removed:].tolist()))

@@ -67,8 +67,9 @@ class _Walk:
             return
         relation = self.relations.get(node.name)
         if isinstance(relation, Filters | Norm):
-            labels = self.graph.labels[node]
-            dim = axis_vector(labels)[0] if labels.size(1) > 1 else 1
+            module = self.model.get_submodule(relation.module)
+            channels_last = isinstance(module, nn.Linear | nn.LayerNorm)
+            dim = self.graph.labels[node].dim() - 1 if channels_last else 1
             self._want(node, node.all_input_nodes[0], dim, self.kept_inputs[relation.module])
         elif isinstance(relation, Whole) or node.op == "output":
             self._want_everything(node)
@@ -152,8 +153,14 @@ class _Walk:
             self.present[node] = torch.arange(labels.size(dim))  # padded zeros included
             return
         wanted = full.index_select(dim, self._positions(node, dim))
-        if small is None or not _matches(small, wanted):
-            self.found.replaced[node] = self._gathered(node, wanted, dim)
+        if small is not None and _matches(small, wanted):
+            return
+        present = self.present.get(node.all_input_nodes[0])
+        fits = small is not None and present is not None and int(present.max()) < full.size(dim)
+        if fits and _matches(small, full.index_select(dim, present)):
+            self.present[node] = present  # zeros that were kept before it, moved in space
+            return
+        self.found.replaced[node] = self._gathered(node, wanted, dim)
 
     def _read_whole(self, node: fx.Node) -> bool:
         """True if the value holds padded zeros, and all that reads it keeps every position."""
@@ -299,7 +306,7 @@ class _Walk:
         if node in self.present:
             return self.present[node]
         labels = self.graph.labels[node]
-        vector = labels.movedim(dim, 0).flatten(1)[:, 0]
+        vector = labels[tuple(slice(None) if d == dim else 0 for d in range(labels.dim()))]
         return self.keep[vector].nonzero().flatten()
 
     def _irregular(self, node: fx.Node) -> bool:

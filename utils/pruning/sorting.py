@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.channel_graph import ChannelGraph
 from models.channel_groups import ChannelGroup, channel_groups
-from models.channel_relations import Combined, Constants, Filters, Norm
+from models.channel_relations import CONSTANT, Combined, Constants, Filters, Norm, Whole
 from utils.pruning.group_plan import channel_scores
 
 
@@ -24,7 +24,8 @@ def sort_channels(
 
     Tied layers (across sums, too) get one order, by the mean of their scores. Groups that cannot
     be permuted whole stay as they are: those that reach the output, whose layers do not line up
-    (a zero-padded shortcut), or that an operation splits by position (a chunk, grouped convs).
+    (a zero-padded shortcut), or that an operation treats by position (a chunk, grouped convs, a
+    product with a parameter).
 
     Args:
         scores: {layer: [filters]}; groups without a score stay as they are.
@@ -55,9 +56,10 @@ def _moves(
         return None
     order = channel_scores(group, scores).sort(descending=True, stable=True).indices
     old = torch.tensor([members[0][1] for members in group.channels])
-    moved = torch.arange(filters[group.layers[0]])
-    moved[old.sort().values] = old[order]
-    return dict.fromkeys(group.layers, moved)
+    moves = {layer: torch.arange(filters[layer]) for layer in group.layers}
+    for moved in moves.values():
+        moved[old.sort().values] = old[order]
+    return moves
 
 
 def _sources(
@@ -70,6 +72,7 @@ def _sources(
     where `label` stood.
     """
     now = torch.arange(graph.num_labels)
+    unlike = now == CONSTANT  # one label of channels that differ: a parameter's, a softmax's
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for relation in graph.relations:
         inputs = getattr(relation, "inputs", relation.outputs)
@@ -87,11 +90,14 @@ def _sources(
                 return None  # a module called twice, on channels in different orders
         elif isinstance(relation, Combined | Constants):
             rows = _places(_rows(inputs), _rows(now[inputs]))
-            if rows is None:
+            unlike[relation.outputs] = unlike[_rows(inputs)].any(1)
+            if rows is None or not unmoved and unlike[relation.outputs].any():
                 return None
             now[relation.outputs] = relation.outputs[rows]
         elif not unmoved:
             return None
+        elif isinstance(relation, Whole):
+            unlike[relation.outputs] = True
     return found
 
 

@@ -6,7 +6,7 @@ running mean (a batch norm). What is left of the constants stays, and is told wi
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -34,7 +34,7 @@ from utils.pruning.constant_channels import (
     scales_of,
     why_unfoldable,
 )
-from utils.pruning.surgery import remove_channels
+from utils.pruning.surgery import add_biases, remove_channels
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,13 @@ class Staying:
 class ZeroRemoval:
     """The smaller network, what makes it again out of the dense one, and what could not go.
 
-    `masks` are those of `remove_channels`; the layers `added_biases` had no bias before.
+    `masks` are those of `remove_channels`; the layers `added_biases` had no bias before; `kept` are
+    the filters that each conv and linear still has.
     """
 
     model: nn.Module
     masks: dict[str, Tensor]
+    kept: dict[str, list[int]]
     added_biases: tuple[str, ...]
     stays: tuple[Staying, ...]
 
@@ -78,7 +80,9 @@ def remove_zero_filters(model: nn.Module, example: Tensor) -> ZeroRemoval:
     decision = _decide(graph, ConstantRun(copy.deepcopy(model).cpu().double(), graph))
     added = _fold(model, graph, decision)
     slim = remove_channels(model, graph, decision.masks)
-    return ZeroRemoval(slim, decision.masks, added, tuple(_staying(graph, decision)))
+    positions = graph.kept_positions(graph.kept(decision.masks))
+    kept = {layer: positions[layer][0].tolist() for layer in graph.filters()}
+    return ZeroRemoval(slim, decision.masks, kept, added, tuple(_staying(graph, decision)))
 
 
 def without_reparametrization(model: nn.Module) -> nn.Module:
@@ -99,17 +103,6 @@ def without_reparametrization(model: nn.Module) -> nn.Module:
     for name, tensor in pruned:
         prune.remove(model.get_submodule(name), tensor)
     return model
-
-
-def add_biases(model: nn.Module, layers: Iterable[str]) -> list[str]:
-    """Give the convs and linears a zero bias where they have none; return which had none."""
-    bare = [name for name in layers if model.get_submodule(name).bias is None]
-    for name in bare:
-        module = model.get_submodule(name)
-        filters = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-        zeros = module.weight.detach().new_zeros(filters)
-        module.bias = nn.Parameter(zeros, requires_grad=module.weight.requires_grad)
-    return bare
 
 
 @dataclass
@@ -168,13 +161,21 @@ def _want_inputs(decision: _Decision, graph: ChannelGraph, relation: Relation) -
         decision.unmasked[labels] = True
         reason = reason or f"{relation.module} makes another constant of it, which stays"
     if isinstance(relation, Combined | Blocks):
-        unmasked = decision.unmasked[relation.outputs][:, None].expand(used.shape)[used]
+        unmasked = _unmasked_inputs(decision, relation)[used]
         decision.unmasked[labels[unmasked]] = True
         stays |= unmasked
     decision.wanted[labels[stays]] = True
     decision.relied[labels[~stays]] = True
     for label in labels[stays & ~values.isnan()].tolist():
         decision.reasons.setdefault(label, reason)
+
+
+def _unmasked_inputs(decision: _Decision, relation: Combined | Blocks) -> Tensor:
+    """Return bool [C_out, operands]: which inputs must not be masked, so that no output is?"""
+    unmasked = decision.unmasked[relation.outputs]
+    if getattr(relation, "mode", "any") == "any":  # one operand that is not zero is enough
+        unmasked = unmasked & ~(decision.run.reads[relation.node] != 0).any(1)
+    return unmasked[:, None].expand(relation.inputs.shape)
 
 
 def _used(decision: _Decision, relation: Relation) -> Tensor:
@@ -273,8 +274,6 @@ def _staying(graph: ChannelGraph, decision: _Decision) -> Iterator[Staying]:
         stays = decision.wanted[relation.outputs] & ~run.emitted[relation.outputs].isnan()
         for channel in stays.nonzero().flatten().tolist():
             label = int(relation.outputs[channel])
-            why = decision.reasons.get(label)
-            if why is None and label in run.lost:
-                why = f"{run.lost[label]} makes it differ from place to place"
+            why = decision.reasons.get(label) or run.lost.get(label)
             why = why or f"{relation.module} is called more than once"
             yield Staying(relation.module, channel, float(run.emitted[label]), why)

@@ -40,6 +40,8 @@ def load_file(path: str | os.PathLike) -> Any:
 def state_dict_of(content: Any, source: str | os.PathLike) -> dict[str, Tensor]:
     """Return the state dict in `content`, with DataParallel's "module." and profilers' keys gone.
 
+    What torch.nn.utils.prune spells as weight_orig and weight_mask becomes their product, weight.
+
     Args:
         content: a bare state dict, or a dict that holds one under "state_dict".
         source: where `content` came from, for the error message.
@@ -60,7 +62,8 @@ def state_dict_of(content: Any, source: str | os.PathLike) -> dict[str, Tensor]:
             )
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    return {key: value for key, value in state.items() if not key.endswith(_PROFILER_COUNTERS)}
+    state = {key: value for key, value in state.items() if not key.endswith(_PROFILER_COUNTERS)}
+    return _without_masks(state)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -129,6 +132,25 @@ def sha256_of(path: str | os.PathLike) -> str:
     except OSError as error:
         raise ValueError(f"file {path} cannot be read ({error.strerror})") from error
     return digest.hexdigest()
+
+
+def _without_masks(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state dict with each pair x_orig, x_mask of one shape multiplied out to x."""
+    names = [key.removesuffix("_orig") for key in state if key.endswith("_orig")]
+    masks = {name: state.get(f"{name}_mask") for name in names}
+    pruned = {
+        name: state[f"{name}_orig"] * mask.to(state[f"{name}_orig"])
+        for name, mask in masks.items()
+        if mask is not None and mask.shape == state[f"{name}_orig"].shape
+    }
+    plain: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = key.removesuffix("_orig")
+        if name in pruned:
+            plain[name] = pruned[name]
+        elif key.removesuffix("_mask") not in pruned:
+            plain[key] = value
+    return plain
 
 
 def _with_classifier_of(model: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

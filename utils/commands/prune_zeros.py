@@ -1,0 +1,199 @@
+"""`main.py prune --remove_zeros`: a network that holds zero filters -> one without them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from models.registry import example_images
+from utils.commands.inputs import RESULTS, open_network
+from utils.commands.plan import check_finite
+from utils.commands.summary import summary_markdown
+from utils.metrics.cost import Cost, physical_cost
+from utils.paper.markdown import table
+from utils.pruning.network_file import Network, write_network
+from utils.pruning.zero_filters import ZeroRemoval, remove_zero_filters
+from utils.runs.atomic_write import write_json, write_text
+from utils.runs.borrowed_state import evaluating
+from utils.runs.checkpoint import sha256_of
+from utils.runs.job_folder import open_job
+
+_IMAGES = 8  # random ones, for the check
+_TOLERANCE = 1e-9  # of the outputs' scale, in float64
+_SHOWN = 8  # channels of a layer that the text lists
+
+
+def remove_zeros(
+    arch: str,
+    checkpoint: Path | None,
+    *,
+    seed: int = 0,
+    job_dir: Path | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Remove every channel that is provably constant, and return the summary.
+
+    It needs no ranks, no rates and no images. Writes pruned.pt, summary.json and summary.md, unless
+    it is a dry run.
+
+    Raises:
+        ValueError: bad input; or the network in `checkpoint` is a smaller one already.
+    """
+    dense = open_network(arch, checkpoint, seed)
+    if dense.form == "remove":
+        raise ValueError(
+            f"{checkpoint} holds a network that is smaller already: expected dense shapes, with "
+            f"filters that are zero"
+        )
+    check_finite(dense)
+    model = dense.model.double()
+    removal = remove_zero_filters(model, example_images(arch))
+    summary = {
+        "command": "prune",
+        "remove_zeros": True,
+        "arch": arch,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "outputs_equal": _difference(model, removal.model, arch),
+    }
+    model.float()
+    removal.model.float()
+    summary |= _costs(arch, model, removal)
+    summary["stays"] = [asdict(staying) for staying in removal.stays]
+    summary["added_biases"] = list(removal.added_biases)
+    if not dry_run:
+        _write(summary, removal, dense, job_dir or RESULTS / arch / "remove_zeros")
+    return summary
+
+
+def prune_text(summary: Mapping[str, Any]) -> str:
+    """Return the summary of `prune`, with or without `--remove_zeros`, as Markdown."""
+    return zeros_markdown(summary) if "remove_zeros" in summary else summary_markdown(summary)
+
+
+def zeros_markdown(summary: Mapping[str, Any]) -> str:
+    """Return the summary of `remove_zeros` as Markdown."""
+    check = summary["outputs_equal"]
+    parts = [
+        f"# {summary['arch']}: filters that are zero, removed",
+        f"network: `{summary['checkpoint']}`",
+        "## Layers",
+        table(
+            ("layer", "filters", "MACs"),
+            [
+                (x["conv"], f"{x['filters']} -> {len(x['kept'])}", _arrow(x["macs"]))
+                for x in summary["layers"]
+            ],
+        ),
+        "## Constant channels that stay",
+        _stays(summary["stays"]),
+        "## Cost of one image",
+        table(
+            ("physical", "before", "after", "less by"),
+            [_cost_row(summary["physical"], what) for what in ("macs", "parameters")],
+        ),
+        f"Outputs on {check['images']} random images differ by at most {check['largest']:.1e} (in "
+        f"float64, at a scale of {check['scale']:.1f}).",
+    ]
+    if summary["added_biases"]:
+        parts.append(f"Biases added, to hold constants: {', '.join(summary['added_biases'])}.")
+    if "pruned_file" in summary:
+        size = f"{summary['pruned_file_bytes'] / 1e6:.2f} MB"
+        parts.append(f"Pruned network: `{summary['pruned_file']}`, {size}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _difference(model: nn.Module, slim: nn.Module, arch: str) -> dict[str, Any]:
+    """Return the largest difference of the outputs on random images, and their scale.
+
+    Raises:
+        RuntimeError: they differ by more than float64 rounding; that would be our bug.
+    """
+    shape = example_images(arch).shape[1:]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(_IMAGES, *shape, generator=generator, dtype=torch.float64)
+    with torch.inference_mode(), evaluating(model), evaluating(slim):
+        expected = model(images)
+        largest = float((slim(images) - expected).abs().max())
+    scale = float(expected.abs().max())
+    if not largest <= _TOLERANCE * max(scale, 1.0):
+        raise RuntimeError(f"outputs differ by {largest} at a scale of {scale} after the removal")
+    return {"largest": largest, "scale": scale, "images": _IMAGES}
+
+
+def _costs(arch: str, model: nn.Module, removal: ZeroRemoval) -> dict[str, Any]:
+    """Return the summary's `physical`, `uncounted` and `layers`."""
+    before, after = (physical_cost(m, example_images(arch)) for m in (model, removal.model))
+    small = {layer.name: layer for layer in after.layers}
+    return {
+        "physical": {"dense": _count(before), "pruned": _count(after)},
+        "uncounted": sorted({*before.uncounted, *after.uncounted}),
+        "layers": [
+            {
+                "conv": layer.name,
+                "filters": layer.filters,
+                "kept": removal.kept[layer.name],
+                "inputs": {"dense": layer.inputs, "pruned": small[layer.name].inputs},
+                "macs": {"dense": layer.macs, "pruned": small[layer.name].macs},
+            }
+            for layer in before.layers
+        ],
+    }
+
+
+def _count(cost: Cost) -> dict[str, int]:
+    return {"macs": cost.macs, "parameters": cost.parameters}
+
+
+def _write(summary: dict[str, Any], removal: ZeroRemoval, dense: Network, folder: Path) -> None:
+    """Write the network and the summary, which learns where."""
+    path = summary["checkpoint"]
+    sha256 = None if path is None else sha256_of(path)
+    options = {"command": "prune --remove_zeros", "arch": dense.arch, "checkpoint_sha256": sha256}
+    network = Network(
+        removal.model,
+        dense.arch,
+        dense.num_classes,
+        "remove",
+        removal.masks,
+        {"remove_zeros": True, "checkpoint_sha256": sha256, "torch": str(torch.__version__)},
+        removal.added_biases,
+    )
+    with open_job(folder, options) as job:
+        write_network(job.pruned, network)
+        summary["job_dir"], summary["pruned_file"] = str(folder), str(job.pruned)
+        summary["pruned_file_bytes"] = job.pruned.stat().st_size
+        write_text(job.summary_markdown, zeros_markdown(summary))
+        write_json(job.summary_json, summary)
+
+
+def _stays(stays: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table with one row for each layer and reason."""
+    if not stays:
+        return "None."
+
+    def key(staying: Mapping[str, Any]) -> tuple[str, str]:
+        return staying["module"], staying["reason"]
+
+    order = {module: i for i, module in enumerate(dict.fromkeys(s["module"] for s in stays))}
+    rows = []
+    for (module, reason), group in groupby(
+        sorted(stays, key=lambda s: (order[s["module"]], s["reason"])), key
+    ):
+        listed = [f"{s['channel']} ({s['value']:.3g})" for s in group]
+        more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+        rows.append((module, len(listed), ", ".join(listed[:_SHOWN]) + more, reason))
+    return table(("layer", "channels", "channel (value)", "why"), rows)
+
+
+def _arrow(values: Mapping[str, int]) -> str:
+    return f"{values['dense'] / 1e6:.2f}M -> {values['pruned'] / 1e6:.2f}M"
+
+
+def _cost_row(physical: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    before, after = (physical[state][what] for state in ("dense", "pruned"))
+    less = f"{100 * (1 - after / before):.1f}%"
+    return ("MACs" if what == "macs" else what, f"{before:,}", f"{after:,}", less)
