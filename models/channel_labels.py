@@ -70,6 +70,7 @@ class LabelRun(fx.Interpreter):
 
     def __init__(self, traced: fx.GraphModule):
         super().__init__(traced)
+        self.extra_traceback = False  # errors stay one sentence
         self.labels: dict[fx.Node, Any] = {}  # a label tensor, a tuple of them, or a plain value
         self.relations: list[Relation] = []
         self.num_labels = CONSTANT + 1
@@ -149,7 +150,8 @@ class LabelRun(fx.Interpreter):
         dim = real.dim() - 1 if layer else 1
         groups = 1 if layer else getattr(module, "num_groups", real.size(dim))
         inputs = self._vector(node, dim)
-        if self.calls[node.target] > 1:  # one scale and shift for several sets of channels
+        shared = self.calls[node.target] > 1  # one scale and shift for several sets of channels
+        if shared or not _is_maskable(module):
             outputs = self._record(Whole, node, len(inputs), inputs=inputs)
         else:
             outputs = self._record(
@@ -286,6 +288,12 @@ def _without_borders(labels: Tensor) -> Tensor:
     spread = vector.reshape(1, -1, *[1] * (labels.dim() - 2)).expand_as(labels)
     bordered = torch.equal(torch.where(labels == ZERO, spread, labels), spread)
     return spread if bordered else labels
+
+
+def _is_maskable(norm: nn.Module) -> bool:
+    """True if masking can make the norm give zero for zero: a scale and shift, or no mean."""
+    instance = isinstance(norm, nn.modules.instancenorm._InstanceNorm)
+    return norm.weight is not None or instance and not norm.track_running_stats
 
 
 def _distinct(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,8 @@ class Filters(Relation):
         mask = masks.get(self.module)
         kept = torch.ones_like(self.outputs, dtype=torch.bool) if mask is None else mask
         if self.depthwise:
-            kept = kept & alive[self._by_group(self.inputs)].expand(-1, self._width).flatten()
+            read = alive[self.inputs] | (self.inputs == ZERO)  # padding was never masked
+            kept = kept & self._by_group(read).expand(-1, self._width).flatten()
         alive[self.outputs] = kept
 
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
@@ -125,7 +126,8 @@ class Norm(Relation):
 
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
         mask = masks.get(self.module)
-        alive[self.outputs] = alive[self.inputs] if mask is None else mask
+        read = alive[self.inputs] | (self.inputs == ZERO)  # padding was never masked
+        alive[self.outputs] = read if mask is None else mask
 
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
         used = (needed & alive)[self.outputs.reshape(self.groups, -1)].any(1)

@@ -191,6 +191,34 @@ class Affine(nn.Module):
         return x + (y + self.shift).permute(0, 3, 1, 2)
 
 
+class BareNorms(nn.Module):
+    """Norms without scale and shift: batch norm keeps a mean, instance norm does not."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 1)
+        self.norm1 = nn.BatchNorm2d(channels, affine=False)
+        self.conv2 = nn.Conv2d(channels, channels, 1)
+        self.norm2 = nn.InstanceNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+
+
+class PaddedNorm(nn.Module):
+    """Zero channels that a norm and a depthwise conv make constants of."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels + 2)
+        self.depthwise = nn.Conv2d(channels + 2, channels + 2, 3, padding=1, groups=channels + 2)
+        self.conv = nn.Conv2d(channels + 2, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (0, 0, 0, 0, 1, 1))
+        return self.conv(F.relu(self.norm(padded)) + self.depthwise(padded))
+
+
 class Attention(nn.Module):
     """Softmax over channels of the pooled maps."""
 
@@ -241,6 +269,8 @@ STEPS = (
     Transposed,
     ChannelsLast,
     Affine,
+    BareNorms,
+    PaddedNorm,
     Attention,
     Rescaled,
 )
@@ -278,7 +308,8 @@ def randomized(model: nn.Module, seed: int) -> nn.Module:
         if getattr(module, "running_mean", None) is not None:
             draw(module.running_mean, -0.5, 0.5)
             draw(module.running_var, 0.5, 2.0)
-        if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
+        norms = nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm
+        if isinstance(module, norms) and module.weight is not None:
             draw(module.weight, 0.5, 1.5)
             draw(module.bias, -1.0, 1.0)
         if isinstance(module, nn.Dropout):

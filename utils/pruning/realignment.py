@@ -19,7 +19,16 @@ from torch import Tensor
 from models.channel_graph import ChannelGraph
 from models.channel_labels import axis_vector, is_tensors
 from models.channel_operations import MOVEMENTS, operation_name, run_movement
-from models.channel_relations import ZERO, Blocks, Combined, Constants, Filters, Norm, Whole
+from models.channel_relations import (
+    ZERO,
+    Blocks,
+    Combined,
+    Constants,
+    Filters,
+    Norm,
+    Relation,
+    Whole,
+)
 from utils.pruning.gather import ChannelGather, Gather
 
 
@@ -164,11 +173,14 @@ class _Walk:
 
     def _read_whole(self, node: fx.Node) -> bool:
         """True if the value holds padded zeros, and all that reads it keeps every position."""
-        labels = self.graph.labels
-        return bool((labels[node] == ZERO).any()) and all(
-            isinstance(self.relations.get(user.name), Combined) and self.keep[labels[user]].all()
-            for user in node.users
-        )
+        if not (self.graph.labels[node] == ZERO).any():
+            return False
+        return all(self._keeps_all(self.relations.get(user.name), user) for user in node.users)
+
+    def _keeps_all(self, reader: Relation | None, node: fx.Node) -> bool:
+        if isinstance(reader, Filters | Norm):
+            return len(self.kept_inputs[reader.module]) == len(reader.inputs)
+        return isinstance(reader, Combined) and bool(self.keep[self.graph.labels[node]].all())
 
     def _carry(self, node: fx.Node) -> None:
         """An elementwise function on a value whose channels do not lie along one dimension.
