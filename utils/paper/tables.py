@@ -24,7 +24,6 @@ class PaperRow:
     macs: PrintedNumber
     macs_removed_percent: PrintedNumber
     parameters: PrintedNumber
-    parameters_removed_percent: PrintedNumber
     top1_percent: PrintedNumber
     compress_rate: str | None
     compress_rate_source: str | None
