@@ -23,7 +23,7 @@ class DemoConfig(DeviceOptions):
     job_dir: Path = option(Path("result/demo"), "folder of the demo's runs", group="run")
     compress_rate: str = option(
         "",
-        "filters to remove of each conv (default: 0.3 of each, which halves the MACs)",
+        "filters to remove of each conv (default: 0.35 of each, which halves the MACs)",
         group="run",
     )
     baseline_epochs: int = option(8, "epochs of the baseline", group="run")
@@ -56,7 +56,7 @@ def _steps(config: DemoConfig) -> tuple[TrainConfig, RankConfig, PruneConfig]:
         **shared,
         resume=baseline.best,
         rank_conv=ranks,
-        compress_rate=config.compress_rate or f"[0.3]*{len(rank_layers(ARCH).layers)}",
+        compress_rate=config.compress_rate or f"[0.35]*{len(rank_layers(ARCH).layers)}",
         epochs=config.epochs,
         lr=0.05,
         lr_schedule="cosine",
