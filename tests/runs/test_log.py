@@ -1,5 +1,7 @@
 """log.jsonl is exact and can be cut back; TensorBoard shows the run in one event stream."""
 
+import time
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -97,6 +99,7 @@ def test_cut_back_epochs_leave_the_curves(tmp_path):
         for epoch in range(4):
             log.epoch({"epoch": epoch})
             log.scalars({"loss": float(epoch)}, epoch)
+    time.sleep(1.1)  # TensorBoard reads event files in the order of the second in their names
     with RunLog(folder) as log:
         log.cut_back(2, purge_step=2)
         log.scalars({"loss": 20.0}, 2)

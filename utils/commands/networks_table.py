@@ -24,6 +24,7 @@ from models.channel_groups import channel_groups
 from utils.commands.inputs import note
 from utils.metrics.cost import physical_cost
 from utils.paper.markdown import table
+from utils.paper.readme_block import README, with_block
 from utils.pruning.group_plan import plan_groups
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.scores import score_filters
@@ -33,8 +34,6 @@ from utils.runs.borrowed_state import evaluating, training
 from utils.runs.environment import environment
 
 MEASURED = Path(__file__).with_suffix(".json")
-README = Path(__file__).parents[2] / "README.md"
-BEGIN, END = "<!-- networks: begin -->", "<!-- networks: end -->"
 
 NETWORKS = {  # image sizes
     "resnet18": 224,
@@ -178,15 +177,12 @@ def networks_table(measured: Mapping[str, Any]) -> str:
 
 
 def updated(readme: str, measured: Mapping[str, Any]) -> str:
-    """Return the README's text with the table between its two markers made anew.
+    """Return the README's text with the table of torchvision networks made anew.
 
     Raises:
         ValueError: if a marker is missing.
     """
-    if BEGIN not in readme or END not in readme:
-        raise ValueError(f"README.md lacks a marker: expected {BEGIN} and {END}")
-    before, rest = readme.split(BEGIN, 1)
-    return f"{before}{BEGIN}\n{networks_table(measured)}\n{END}{rest.split(END, 1)[1]}"
+    return with_block(readme, "networks", networks_table(measured))
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from utils.paper.markdown import table
+from utils.paper.readme_block import README, with_block
 from utils.paper.tables import rows_of
 from utils.runs.atomic_write import write_text
 
 FOLDER = Path(__file__).with_name("measured")
-README = Path(__file__).parents[2] / "README.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 _HEADER = (
     "network, criterion",
@@ -38,15 +37,12 @@ def measured_table() -> str:
 
 
 def updated(readme: str) -> str:
-    """Return the README's text with the table between its two markers made anew.
+    """Return the README's text with the table of committed summaries made anew.
 
     Raises:
         ValueError: if a marker is missing.
     """
-    if BEGIN not in readme or END not in readme:
-        raise ValueError(f"README.md lacks a marker: expected {BEGIN} and {END}")
-    before, rest = readme.split(BEGIN, 1)
-    return f"{before}{BEGIN}\n{measured_table()}\n{END}{rest.split(END, 1)[1]}"
+    return with_block(readme, "measured", measured_table())
 
 
 def _row(summary: Mapping[str, Any]) -> tuple[str, ...]:
