@@ -41,6 +41,7 @@ from models.channel_relations import (
     Source,
     Whole,
 )
+from models.tracing import owner
 
 
 def compressed(labels: Tensor) -> Tensor:
@@ -317,7 +318,6 @@ def is_tensors(value: Any) -> bool:
 
 
 def _described(node: fx.Node, root: nn.Module) -> str:
-    where = node.meta.get("nn_module_stack")
-    path = list(where.values())[-1][0] if where else ""
+    path = owner(node)
     inside = f" in {path!r}" if path else ""
     return f"node {node.name!r} ({node.op} {operation_name(node, root)}{inside})"

@@ -63,7 +63,7 @@ def _follow_mode(graph: fx.Graph, trained: fx.Graph) -> None:
         for name, argument in _arguments(node).items():
             if argument is False and twin.get(name) is True:
                 with graph.inserting_before(node):
-                    flag = graph.get_attr(".".join(filter(None, [_owner(node), "training"])))
+                    flag = graph.get_attr(".".join(filter(None, [owner(node), "training"])))
                 update = node.update_arg if isinstance(name, int) else node.update_kwarg
                 update(name, flag)
 
@@ -72,12 +72,12 @@ def _numbered(graph: fx.Graph) -> Iterator[tuple[tuple[Any, ...], fx.Node]]:
     """Yield nodes, each with a name of its own that is the same in every trace of the network."""
     seen: Counter[tuple[Any, ...]] = Counter()
     for node in graph.nodes:
-        operation = _owner(node), node.op, node.target
+        operation = owner(node), node.op, node.target
         yield (*operation, seen[operation]), node
         seen[operation] += 1
 
 
-def _owner(node: fx.Node) -> str:
+def owner(node: fx.Node) -> str:
     """Return the path of the module whose code the node is, "" for the network itself."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return stack[-1][0] if stack else ""

@@ -22,7 +22,8 @@ from torch import Tensor
 from models.channel_graph import ChannelGraph, trace_channels
 from models.channel_groups import channel_groups
 from utils.commands.inputs import note
-from utils.metrics.cost import physical_cost
+from utils.metrics.cost import counts, physical_cost
+from utils.metrics.difference import largest_difference
 from utils.paper.markdown import table
 from utils.paper.readme_block import README, with_block
 from utils.pruning.group_plan import plan_groups
@@ -114,7 +115,6 @@ def planned_masks(
     return plan_groups(groups, score_filters(model, graph, "l1"), rate).masks()
 
 
-@torch.no_grad()
 def differences(
     masked: nn.Module, removed: nn.Module, images: Tensor
 ) -> dict[str, dict[str, float]]:
@@ -122,9 +122,8 @@ def differences(
     found = {}
     for mode in (evaluating, training):
         with mode(masked), mode(removed):
-            expected, logits = masked(images), removed(images)
-        difference, scale = (logits - expected).abs().max(), expected.abs().max()
-        found[mode.__name__] = {"largest_difference": float(difference), "scale": float(scale)}
+            largest, scale = largest_difference(masked, removed, images)
+        found[mode.__name__] = {"largest_difference": largest, "scale": scale}
     return {"eval": found["evaluating"], "train": found["training"]}
 
 
@@ -147,7 +146,7 @@ def measure(network: str) -> Iterator[dict[str, Any]]:
             "network": network,
             "image_size": NETWORKS[network],
             "across_sums": across_sums,
-            **{k: {"macs": c.macs, "parameters": c.parameters} for k, c in costs.items()},
+            **{k: counts(c) for k, c in costs.items()},
             "logits": differences(masked.double(), removed.double(), images[:BATCH].double()),
             "trace_seconds": round(trace_seconds, 3),
             "remove_seconds": round(remove_seconds, 3),

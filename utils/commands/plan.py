@@ -13,9 +13,10 @@ from models.channel_groups import channel_groups
 from models.rank_layers import rank_layers
 from models.registry import example_images
 from utils.commands.inputs import note
-from utils.metrics.cost import Cost, paper_cost, physical_cost
+from utils.metrics.accuracy import Accuracy
+from utils.metrics.cost import Cost, counts, paper_cost, physical_cost
 from utils.paper.compare import compare_row
-from utils.paper.tables import PaperRow, matching_row
+from utils.paper.tables import matching_row
 from utils.pruning.compress_rates import fit_rates, format_rates, parse_rates
 from utils.pruning.criteria import RANK_CRITERIA
 from utils.pruning.group_plan import plan_groups
@@ -37,10 +38,20 @@ class Planned:
     slim: nn.Module
     rates: tuple[float, ...]
 
-    def paper_row(self) -> PaperRow | None:
-        """Return the published row with these compress rates, if there is one."""
+    def compress_rate(self) -> str:
+        """Return the compress rates that were used, in the official grammar."""
+        return format_rates(self.rates)
+
+    def beside_paper(
+        self, pruned: Mapping[str, int], accuracy: Accuracy | None = None
+    ) -> dict[str, Any] | None:
+        """Return the published row of these rates beside what was measured, None without one.
+
+        `pruned` holds macs and parameters by the paper rule.
+        """
         arch = self.dense.arch
-        return matching_row(arch, self.rates, expand=lambda text: expand_rates(text, arch))
+        row = matching_row(arch, self.rates, expand=lambda text: expand_rates(text, arch))
+        return row and compare_row(row, pruned["macs"], pruned["parameters"], accuracy)
 
     def costs(self, mode: str) -> dict[str, Any]:
         """Return the summary's `paper_rule`, `physical`, `layers`, `uncounted` and `paper`.
@@ -54,13 +65,12 @@ class Planned:
             name: paper_cost(self.dense.model, example, kept)
             for name, kept in {"dense": {}, "pruned": self.plan.num_kept()}.items()
         }
-        row, pruned = self.paper_row(), by_rule["pruned"]
         return {
-            "paper_rule": {name: _count(cost) for name, cost in by_rule.items()},
-            "physical": {"dense": _count(before), "pruned": _count(after)},
+            "paper_rule": {name: counts(cost) for name, cost in by_rule.items()},
+            "physical": {"dense": counts(before), "pruned": counts(after)},
             "uncounted": sorted({*before.uncounted, *after.uncounted}),
             "layers": _layers(self.plan, before, after),
-            "paper": None if row is None else compare_row(row, pruned.macs, pruned.parameters),
+            "paper": self.beside_paper(counts(by_rule["pruned"])),
         }
 
 
@@ -156,10 +166,6 @@ def _scores(
     return ranks if criterion == "rank" else {conv: -rank for conv, rank in ranks.items()}
 
 
-def _count(cost: Any) -> dict[str, int]:
-    return {"macs": cost.macs, "parameters": cost.parameters}
-
-
 def _layers(plan: PruningPlan, before: Cost, after: Cost) -> list[dict[str, Any]]:
     dense, pruned = ({layer.name: layer for layer in cost.layers} for cost in (before, after))
     return [
@@ -173,8 +179,3 @@ def _layers(plan: PruningPlan, before: Cost, after: Cost) -> list[dict[str, Any]
         }
         for layer in plan.as_list()
     ]
-
-
-def rates_text(planned: Planned) -> str:
-    """Return the compress rates that were used, in the official grammar."""
-    return format_rates(planned.rates)

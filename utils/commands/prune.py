@@ -25,13 +25,13 @@ from utils.commands.inputs import (
     open_device,
     open_images,
 )
-from utils.commands.plan import Planned, expand_rates, make_plan, rates_text
+from utils.commands.plan import Planned, expand_rates, make_plan
 from utils.commands.prune_zeros import remove_zeros
 from utils.commands.summary import summary_markdown
 from utils.commands.training_options import TrainingOptions
 from utils.metrics.accuracy import Accuracy
+from utils.metrics.difference import largest_difference
 from utils.metrics.latency import compare_latency
-from utils.paper.compare import compare_row
 from utils.pruning.criteria import CRITERIA
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.network_file import Network, write_network
@@ -142,7 +142,7 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         "criterion": config.criterion,
         "mode": config.mode,
         "schedule": config.schedule,
-        "compress_rate": rates_text(planned),
+        "compress_rate": planned.compress_rate(),
         **planned.costs(config.mode),
     }
     if config.dry_run:
@@ -163,7 +163,8 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         summary |= {"job_dir": str(folder), "dataset": images.name, "options": identity}
         summary |= _run(config, planned, images, job, log)
         summary["dense_file_bytes"] = None if checkpoint is None else checkpoint.stat().st_size
-        summary["paper"] = _beside_paper(planned, summary)
+        pruned = summary["paper_rule"]["pruned"]
+        summary["paper"] = planned.beside_paper(pruned, _final(summary))
         summary["environment"] = environment(device)
         _finish(summary, job, log)
     return summary
@@ -208,14 +209,6 @@ def _run(
         "pruned_file_bytes": job.pruned.stat().st_size,
         "pruned_file": str(job.pruned),
     }
-
-
-def _beside_paper(planned: Planned, summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the published row of these rates beside the costs and the final test accuracy."""
-    row, pruned = planned.paper_row(), summary["paper_rule"]["pruned"]
-    if row is None:
-        return None
-    return compare_row(row, pruned["macs"], pruned["parameters"], _final(summary))
 
 
 def _final(summary: Mapping[str, Any]) -> Accuracy:
@@ -274,10 +267,8 @@ def _largest_difference(masked: nn.Module, slim: nn.Module, images: Images) -> d
         RuntimeError: they differ by more than float32 rounding; that would be our bug.
     """
     batch, _ = next(images.evaluation_batches(images.test))
-    with torch.inference_mode(), evaluating(masked), evaluating(slim):
-        expected = masked(batch)
-        largest = float((slim(batch) - expected).abs().max())
-    scale = float(expected.abs().max())
+    with evaluating(masked), evaluating(slim):
+        largest, scale = largest_difference(masked, slim, batch)
     if not largest <= 1e-3 * max(scale, 1.0):
         raise RuntimeError(f"removed and masked logits differ by {largest} at a scale of {scale}")
     return {"largest": largest, "logit_scale": scale, "images": len(batch)}
@@ -305,7 +296,7 @@ def _network(config: PruneConfig, planned: Planned, model: nn.Module) -> Network
         planned.plan.masks(),
         {
             "criterion": config.criterion,
-            "compress_rate": rates_text(planned),
+            "compress_rate": planned.compress_rate(),
             "schedule": config.schedule,
             "epochs": config.epochs,
             "seed": config.seed,

@@ -13,7 +13,8 @@ from models.registry import example_images
 from utils.commands.inputs import RESULTS, open_network
 from utils.commands.plan import check_finite
 from utils.commands.summary import summary_markdown
-from utils.metrics.cost import Cost, physical_cost
+from utils.metrics.cost import counts, physical_cost
+from utils.metrics.difference import largest_difference
 from utils.paper.markdown import table
 from utils.pruning.network_file import Network, write_network
 from utils.pruning.zero_filters import ZeroRemoval, remove_zero_filters
@@ -115,10 +116,8 @@ def _difference(model: nn.Module, slim: nn.Module, arch: str) -> dict[str, Any]:
     shape = example_images(arch).shape[1:]
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(_IMAGES, *shape, generator=generator, dtype=torch.float64)
-    with torch.inference_mode(), evaluating(model), evaluating(slim):
-        expected = model(images)
-        largest = float((slim(images) - expected).abs().max())
-    scale = float(expected.abs().max())
+    with evaluating(model), evaluating(slim):
+        largest, scale = largest_difference(model, slim, images)
     if not largest <= _TOLERANCE * max(scale, 1.0):
         raise RuntimeError(f"outputs differ by {largest} at a scale of {scale} after the removal")
     return {"largest": largest, "scale": scale, "images": _IMAGES}
@@ -129,7 +128,7 @@ def _costs(arch: str, model: nn.Module, removal: ZeroRemoval) -> dict[str, Any]:
     before, after = (physical_cost(m, example_images(arch)) for m in (model, removal.model))
     small = {layer.name: layer for layer in after.layers}
     return {
-        "physical": {"dense": _count(before), "pruned": _count(after)},
+        "physical": {"dense": counts(before), "pruned": counts(after)},
         "uncounted": sorted({*before.uncounted, *after.uncounted}),
         "layers": [
             {
@@ -142,10 +141,6 @@ def _costs(arch: str, model: nn.Module, removal: ZeroRemoval) -> dict[str, Any]:
             for layer in before.layers
         ],
     }
-
-
-def _count(cost: Cost) -> dict[str, int]:
-    return {"macs": cost.macs, "parameters": cost.parameters}
 
 
 def _write(summary: dict[str, Any], removal: ZeroRemoval, dense: Network, folder: Path) -> None:

@@ -74,6 +74,11 @@ class PaperCost:
     parameters: int
 
 
+def counts(cost: Cost | PaperCost) -> dict[str, int]:
+    """Return {"macs": ..., "parameters": ...}, as summaries hold them."""
+    return {"macs": cost.macs, "parameters": cost.parameters}
+
+
 def physical_cost(model: nn.Module, example: Tensor) -> Cost:
     """Conv and linear MACs, and all parameters, of the network that is really there.
 

@@ -26,6 +26,7 @@ from models.channel_relations import (
     Source,
     Whole,
 )
+from utils.pruning.scores import filters_first
 from utils.runs.borrowed_state import evaluating
 
 _ROUNDING = 1e-12  # relative: what float64 pooling may make of equal numbers
@@ -127,18 +128,15 @@ class ConstantRun(fx.Interpreter):
         return known.reshape(len(none), -1).all(1)
 
 
-def filter_weights(module: nn.Module) -> Tensor:
+def kernel_taps(module: nn.Module) -> Tensor:
     """Return a conv's or linear's weight as [C_out, C_in / groups, taps of the kernel]."""
-    weight = module.weight.detach()
-    if getattr(module, "transposed", False):  # [C_in, C_out / groups, ...]
-        by_group = weight.unflatten(0, (module.groups, -1))
-        weight = by_group.transpose(1, 2).flatten(0, 1)
+    weight = filters_first(module)
     return weight.reshape(*weight.shape[:2], -1)
 
 
 def reads_of(module: nn.Module) -> Tensor:
     """Return bool [C_out, C_in / groups]: does the filter have a weight for the channel?"""
-    return (filter_weights(module) != 0).any(2).cpu()
+    return (kernel_taps(module) != 0).any(2).cpu()
 
 
 def scales_of(norm: nn.Module, channels: int) -> Tensor:

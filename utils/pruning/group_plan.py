@@ -41,15 +41,7 @@ def plan_groups(
         if value < 1:
             raise ValueError(f"{name} is {value}: expected at least 1")
     filters = _num_filters(groups)
-    named = [*scores, *(rates if isinstance(rates, Mapping) else ())]
-    unknown = [layer for layer in named if layer not in filters]
-    if unknown:
-        raise ValueError(f"no layer {unknown[0]!r} in the network: expected one of its groups'")
-    for layer, score in scores.items():
-        check_finite(layer, score)
-        if score.shape != (filters[layer],):
-            expected = f"expected [{filters[layer]}], got {list(score.shape)}"
-            raise ValueError(f"scores of {layer!r}: {expected}")
+    _check(scores, rates, filters)
     kept: dict[str, list[int]] = {}
     reasons: dict[str, list[str]] = {}
     for group in groups:
@@ -70,6 +62,20 @@ def plan_groups(
             for layer, why in reasons.items()
         )
     )
+
+
+def _check(
+    scores: Mapping[str, Tensor], rates: float | Mapping[str, float], filters: Mapping[str, int]
+) -> None:
+    named = [*scores, *(rates if isinstance(rates, Mapping) else ())]
+    unknown = [layer for layer in named if layer not in filters]
+    if unknown:
+        raise ValueError(f"no layer {unknown[0]!r} in the network: expected one of its groups'")
+    for layer, score in scores.items():
+        check_finite(layer, score)
+        if score.shape != (filters[layer],):
+            expected = f"expected [{filters[layer]}], got {list(score.shape)}"
+            raise ValueError(f"scores of {layer!r}: {expected}")
 
 
 def _rate_of(group: ChannelGroup, rates: float | Mapping[str, float]) -> float:

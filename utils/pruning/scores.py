@@ -29,13 +29,14 @@ def filter_weights(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     """Return {layer: weight [filters, ...]} of the layers that do not reach the output."""
     protected = graph.protected()
     return {
-        layer: _filters_first(model.get_submodule(layer))
+        layer: filters_first(model.get_submodule(layer))
         for layer in graph.filters()
         if layer not in protected
     }
 
 
-def _filters_first(layer: nn.Module) -> Tensor:
+def filters_first(layer: nn.Module) -> Tensor:
+    """Return a conv's or linear's weight as [filters, C_in / groups, ...], transposed convs too."""
     weight = layer.weight.detach()
     if not getattr(layer, "transposed", False):
         return weight

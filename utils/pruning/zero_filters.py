@@ -29,7 +29,7 @@ from models.channel_relations import (
 )
 from utils.pruning.constant_channels import (
     ConstantRun,
-    filter_weights,
+    kernel_taps,
     reads_of,
     scales_of,
     why_unfoldable,
@@ -258,7 +258,7 @@ def _fold(model: nn.Module, graph: ChannelGraph, decision: _Decision) -> tuple[s
             added += add_biases(model, [relation.module])
             by_group = constants.reshape(relation.groups, -1)
             by_filter = by_group.repeat_interleave(len(relation.outputs) // relation.groups, 0)
-            weights = filter_weights(module).cpu().double().sum(2)
+            weights = kernel_taps(module).cpu().double().sum(2)
             module.bias += (weights * by_filter).sum(1).to(module.bias)
         elif getattr(module, "running_mean", None) is not None:  # else it subtracts them anyway
             module.running_mean -= constants.to(module.running_mean)
