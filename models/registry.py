@@ -1,23 +1,31 @@
 """The architectures this repository knows by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
+from models.densenet import densenet_40
+from models.googlenet import googlenet
+from models.mobilenet import flat_keys, mobilenet_v1, mobilenet_v2
 from models.resnet_cifar import resnet_cifar
+from models.resnet_imagenet import resnet_50
 from models.vgg import vgg_16_bn
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A builder (num_classes -> network), the image size it reads and its default classes."""
+    """A builder (num_classes -> network), the image size it reads and its default classes.
+
+    `own_keys` spells the keys of a checkpoint as this repository does: {its key: our key}.
+    """
 
     build: Callable[[int], nn.Module]
     image_size: int = 32
     num_classes: int = 10
+    own_keys: Callable[[Collection[str]], dict[str, str]] = lambda keys: {key: key for key in keys}
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -28,6 +36,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnet_44": Architecture(resnet_cifar(44)),
     "resnet_56": Architecture(resnet_cifar(56, head="fc")),
     "resnet_110": Architecture(resnet_cifar(110)),
+    "densenet_40": Architecture(densenet_40),
+    "googlenet": Architecture(googlenet),
+    "resnet_50": Architecture(resnet_50, 224, 1000),
+    "mobilenet_v1": Architecture(mobilenet_v1, 224, 1000),
+    "mobilenet_v2": Architecture(mobilenet_v2, 224, 1000, flat_keys),
 }
 
 

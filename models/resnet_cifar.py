@@ -10,6 +10,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.initial_weights import draw_convs
+
 STAGE_WIDTHS = (16, 32, 64)
 
 
@@ -63,9 +65,7 @@ class ResNetCifar(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.head = head
         self.add_module(head, nn.Linear(STAGE_WIDTHS[2], num_classes))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw_convs(self)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.relu(self.bn1(self.conv1(images)))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 REFERENCE = Path(__file__).parents[1] / "../shared/reference"
-NETWORKS = ("vgg_16_bn", "resnet_56", "resnet_110")
+NETWORKS = ("vgg_16_bn", "resnet_56", "resnet_110", "densenet_40", "googlenet", "resnet_50")
 
 needs_reference = pytest.mark.skipif(
     not REFERENCE.exists(), reason="the reference data is not at hand"

@@ -21,6 +21,7 @@ from tests.networks import (
     random_masks,
     randomized,
 )
+from utils.commands.networks_table import differences, enliven
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.surgery import remove_filters
 
@@ -54,6 +55,27 @@ def assert_law(model: nn.Module, example, rate: float, seed: int) -> None:
 @pytest.mark.parametrize("arch", ["vgg_16_bn", "resnet_8", "resnet_20"])
 def test_removed_is_masked(arch, rate):
     assert_law(build_model(arch), example_images(arch), rate, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("arch", "size"),
+    [
+        ("densenet_40", 8),
+        ("googlenet", 8),
+        ("resnet_50", 32),
+        ("mobilenet_v1", 32),
+        ("mobilenet_v2", 32),
+    ],
+)
+def test_removed_is_masked_in_each_large_network(arch, size):
+    torch.manual_seed(0)
+    model = build_model(arch).double()
+    images = torch.randn(3, 3, size, size, dtype=torch.float64)
+    enliven(model, images, seed=1)
+    masked, removed = masked_and_removed(model, images[:1], 0.5, seed=1)
+    for mode, found in differences(masked, removed, images).items():
+        assert found["largest_difference"] <= 1e-9 * found["scale"], (mode, found)
+        assert found["scale"] > 0.01, (mode, found)
 
 
 @pytest.mark.parametrize("flat", [False, True])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.rank_layers import rank_layers
+from models.rank_layers import Site, rank_layers
 from models.registry import ARCHITECTURES, build_model, example_images
 from tests.reference import NETWORKS, needs_reference, reference
 
@@ -36,13 +36,31 @@ def convs_of(name):
 @needs_reference
 @pytest.mark.parametrize("name", NETWORKS)
 def test_files_sites_and_convs_are_the_official_ones(name):
-    layers, shapes = rank_layers(name).layers, map_shapes(name)
+    shapes, by_file = map_shapes(name), {}
+    for layer in rank_layers(name).layers:
+        by_file.setdefault(layer.file, []).append(layer)
     official = reference("rank_files.json")["hrank"][name]["files"]
-    assert len(layers) == len(official)
+    assert list(by_file) == [facts["file"] for facts in official]
+    for layers, facts in zip(by_file.values(), official, strict=True):
+        (site,) = {layer.site for layer in layers}
+        shape = shapes[site.module]
+        assert site.module == facts["hook_module"]
+        assert [*range(shape[1])[site.start : site.stop]] == [*range(*facts["channel_slice"])]
+        assert list(shape[2:]) == facts["feature_map"]
+        params = [(x["cov_id"], x["param"]) for x in facts["ranks_convs_hrank"]]
+        assert [(layer.rate + 1, f"{layer.conv}.weight") for layer in layers] == params
+
+
+@needs_reference
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
+def test_files_and_sites_of_mobilenets_are_those_of_hrankplus(name):
+    layers, shapes = rank_layers(name).layers, map_shapes(name)
+    official = reference("rank_files.json")["hrankplus_hooks"][name]["files"]
     for layer, facts in zip(layers, official, strict=True):
-        assert (layer.file, layer.site) == (facts["file"], facts["hook_module"])
-        assert [f"{layer.conv}.weight"] == [x["param"] for x in facts["ranks_convs_hrank"]]
-        assert shapes[layer.site] == (1, *facts["shape"], *facts["feature_map"])
+        assert layer.file == facts["file"]
+        assert layer.site.module in (facts["hook_module"], f"{facts['hook_module']}.2")
+        shape = shapes[layer.site.module]
+        assert shape == (1, facts["channel_slice"][1], *facts["feature_map"])
 
 
 @needs_reference
@@ -52,41 +70,78 @@ def test_the_number_of_rates_is_the_official_one(name):
     nets = [net for net in reference("kept_indices.json")["nets"] if net["arch"] == name]
     assert nets
     for net in nets:
-        assert (len(known.layers), known.ignored_rates) == (
-            net["n_cov"],
-            net["n_rates"] - net["n_cov"],
-        )
+        expected = net["n_cov"], net["n_rates"] - net["n_cov"]
+        assert (known.num_rates, known.ignored_rates) == expected
 
 
+@pytest.mark.parametrize("sites", ["official", "conv"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_each_site_shows_one_channel_per_filter_after_its_conv(name):
+def test_each_site_shows_one_channel_per_filter_after_its_conv(name, sites):
     convs, shapes = convs_of(name), map_shapes(name)
-    order = list(shapes)
-    for layer in rank_layers(name).layers:
-        assert shapes[layer.site][:2] == (1, convs[layer.conv].out_channels)
-        assert order.index(layer.conv) < order.index(layer.site)
+    order, files = list(shapes), {}
+    for layer in rank_layers(name, sites).layers:
+        channels = range(shapes[layer.site.module][1])[layer.site.start : layer.site.stop]
+        assert len(channels) == convs[layer.conv].out_channels
+        assert order.index(layer.conv) <= order.index(layer.site.module)
+        assert files.setdefault(layer.file, layer.site) == layer.site
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_rates_go_to_the_convs_in_the_order_they_run(name):
-    known, convs = rank_layers(name), convs_of(name)
-    runs = [path for path in map_shapes(name) if path in convs]
-    assert [layer.conv for layer in known.layers] == runs[: len(runs) - known.ignored_rates]
-    assert [layer.number for layer in known.layers] == list(range(1, len(known.layers) + 1))
+def test_a_convs_own_activation_is_its_own(name):
+    layers = rank_layers(name, "conv").layers
+    assert len({layer.file for layer in layers}) == len({layer.site for layer in layers})
+    assert len(layers) == len({layer.site for layer in layers})
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_rates_are_numbered_without_gaps(name):
+    known = rank_layers(name)
+    assert list(dict.fromkeys(layer.rate for layer in known.layers)) == [*range(known.num_rates)]
+    assert {layer.counted_rate for layer in known.layers} <= {*range(known.num_rates)}
+
+
+def test_the_official_counter_differs_in_two_places():
+    odd = [x for x in rank_layers("googlenet").layers if x.counted_rate != x.rate]
+    assert {(x.conv.partition(".")[0], x.rate, x.counted_rate) for x in odd} == {
+        ("inception_c4", 5, 6)
+    }
+    odd = [x for x in rank_layers("resnet_50").layers if x.counted_rate != x.rate]
+    assert [(x.conv, x.rate, x.counted_rate) for x in odd[:4]] == [
+        ("layer1.0.conv1", 1, 2),
+        ("layer1.0.conv2", 2, 3),
+        ("layer1.0.conv3", 3, 4),
+        ("layer1.0.downsample.0", 4, 1),
+    ]
+    for name in set(ARCHITECTURES) - {"googlenet", "resnet_50"}:
+        assert all(layer.counted_rate == layer.rate for layer in rank_layers(name).layers)
+
+
+def test_depthwise_convs_follow_the_conv_before_them():
+    layers = {layer.conv: layer for layer in rank_layers("mobilenet_v2").layers}
+    assert layers["features.1.conv.0"].follows == "features.0.0"
+    assert layers["features.2.conv.3"].follows == "features.2.conv.0"
+    for conv, layer in layers.items():
+        depthwise = convs_of("mobilenet_v2")[conv].groups > 1
+        assert depthwise == (layer.follows is not None)
+        assert not depthwise or layers[layer.follows].rate == layer.rate
 
 
 def test_vgg_ranks_four_convs_behind_their_pool_and_leaves_out_the_last():
     known = rank_layers("vgg_16_bn")
-    assert [x.number for x in known.layers if "pool" in x.site] == [2, 4, 7, 10]
-    assert (len(known.layers), known.ignored_rates) == (12, 1)
+    assert [x.rate + 1 for x in known.layers if "pool" in x.site.module] == [2, 4, 7, 10]
+    assert (known.num_rates, known.ignored_rates) == (12, 1)
+    assert rank_layers("vgg_16_bn", "conv").layers[1].site == Site("features.relu1")
 
 
 def test_a_resnet_ranks_the_second_conv_behind_the_sum():
     layers = rank_layers("resnet_20").layers
-    assert (layers[2].conv, layers[2].site) == ("layer1.0.conv2", "layer1.0.relu2")
+    assert (layers[2].conv, layers[2].site) == ("layer1.0.conv2", Site("layer1.0.relu2"))
+    assert rank_layers("resnet_20", "conv").layers[2].site == Site("layer1.0.bn2")
     assert len(layers) == 19
 
 
-def test_an_unknown_name_is_an_error():
+def test_unknown_names_are_errors():
     with pytest.raises(ValueError, match="unknown arch 'resnet_57': expected one of"):
         rank_layers("resnet_57")
+    with pytest.raises(ValueError, match="unknown sites 'relu': expected one of official, conv"):
+        rank_layers("resnet_20", "relu")

@@ -1,10 +1,19 @@
-"""The registered networks are the official ones, by name, shape and key."""
+"""The registered networks are the official ones: keys, shapes, modules and costs."""
 
 import pytest
 import torch
 
 from models.registry import ARCHITECTURES, architecture, build_model, example_images
-from tests.reference import NETWORKS, needs_reference, reference
+from tests.reference import needs_reference, reference
+from utils.metrics.cost import paper_cost, physical_cost
+
+OFFICIAL = reference("state_dict_keys.json").get("HRankPlus", {})  # HRank's six are the same there
+
+
+def on_meta(name):
+    """(network, image) without numbers."""
+    with torch.device("meta"):
+        return build_model(name).eval(), example_images(name)
 
 
 def shapes_of(name, **kwargs):
@@ -14,10 +23,42 @@ def shapes_of(name, **kwargs):
 
 
 @needs_reference
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", OFFICIAL)
 def test_names_and_shapes_of_the_state_dict_are_the_official_ones(name):
-    official = reference("state_dict_keys.json")["HRank"][name]
-    assert list(shapes_of(name).items()) == list(official.items())
+    assert list(shapes_of(name).items()) == list(OFFICIAL[name].items())
+
+
+@needs_reference
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_every_module_that_is_ranked_officially_gives_maps_of_that_shape(name):
+    files = reference("rank_files.json")
+    known = files["hrank"].get(name) or files["hrankplus_hooks"][name]
+    shapes, (model, image) = {}, on_meta(name)
+    for facts in known["files"]:
+        site = facts["hook_module"]
+        model.get_submodule(site).register_forward_hook(
+            lambda module, inputs, maps, site=site: shapes.update({site: maps.shape})
+        )
+    model(image)
+    for facts in known["files"]:
+        site = facts["hook_module"]
+        channels = facts.get("hook_output_channels", facts["channel_slice"][1])
+        assert type(model.get_submodule(site)).__name__ == facts["hook_module_type"]
+        assert shapes[site] == (1, channels, *facts["feature_map"])
+
+
+@needs_reference
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_costs_are_the_official_ones(name):
+    official = reference("flops.json")["baselines"][name]
+    rules = {
+        "c_plain": physical_cost(*on_meta(name)),
+        "h_on_plus": paper_cost(*on_meta(name), {}),
+    }
+    rules["a_hrank_get_flops"] = rules["h_on_plus"]
+    for rule in rules.keys() & official.keys():
+        cost = rules[rule]
+        assert {"flops": cost.macs, "params": cost.parameters} == official[rule], rule
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+import torchvision
 
 from models.channel_graph import trace_channels
-from models.rank_layers import rank_layers
 from models.registry import build_model, example_images
 from tests.reference import REFERENCE, needs_reference
+from utils.commands.networks_table import enliven
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.network_file import Network, load_network, write_network
 from utils.pruning.surgery import remove_filters
@@ -24,15 +25,15 @@ def dense_network(arch, num_classes):
 
 
 def pruned_network(form, arch="resnet_8", num_classes=5):
-    """Half of the filters of every second prunable conv gone, the last ones of the others."""
+    """Half of the filters of every second layer gone, the last ones of the others."""
     model = dense_network(arch, num_classes)
     graph = trace_channels(model, example_images(arch))
-    masks = {}
-    for layer in rank_layers(arch).layers[1:]:
-        filters = graph.filters()[layer.conv]
-        masks[layer.conv] = torch.arange(filters) % 2 == 0
-        if layer.number % 2:
-            masks[layer.conv] = torch.arange(filters) < filters - 3
+    protected, masks = graph.protected(), {}
+    layers = [(name, filters) for name, filters in graph.filters().items() if name not in protected]
+    for number, (name, filters) in enumerate(layers[1:]):
+        masks[name] = torch.arange(filters) % 2 == 0
+        if number % 2:
+            masks[name] = torch.arange(filters) < filters - 3
     if form == "mask":
         ChannelMasks(model, graph, masks).apply()
     else:
@@ -40,23 +41,30 @@ def pruned_network(form, arch="resnet_8", num_classes=5):
     return Network(model, arch, num_classes, form, masks, {"seed": 3, "rates": [0.5]})
 
 
-def state_of(network):
-    return network.model.state_dict()
-
-
 def assert_same(network, other):
     assert (network.arch, network.num_classes) == (other.arch, other.num_classes)
     assert (network.form, network.provenance) == (other.form, other.provenance)
     assert list(network.masks) == list(other.masks)
     assert all(torch.equal(mask, other.masks[conv]) for conv, mask in network.masks.items())
-    assert list(state_of(network)) == list(state_of(other))
-    assert all(torch.equal(v, state_of(other)[key]) for key, v in state_of(network).items())
+    state, other_state = network.model.state_dict(), other.model.state_dict()
+    assert list(state) == list(other_state)
+    assert all(torch.equal(value, other_state[key]) for key, value in state.items())
     with torch.no_grad():
         assert torch.equal(network.model.eval()(IMAGES), other.model.eval()(IMAGES))
 
 
 @pytest.mark.parametrize(
-    ("form", "arch"), [("remove", "resnet_8"), ("mask", "resnet_8"), ("remove", "vgg_16_bn")]
+    ("form", "arch"),
+    [
+        ("remove", "resnet_8"),
+        ("mask", "resnet_8"),
+        ("remove", "vgg_16_bn"),
+        ("remove", "densenet_40"),
+        ("remove", "googlenet"),
+        ("remove", "resnet_50"),
+        ("remove", "mobilenet_v1"),
+        ("remove", "mobilenet_v2"),
+    ],
 )
 def test_a_pruned_network_comes_back_bit_for_bit(tmp_path, form, arch):
     network = pruned_network(form, arch)
@@ -237,3 +245,31 @@ def test_a_published_checkpoint_loads():
     published = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     assert torch.equal(network.model.fc.weight, published["module.linear.weight"])
     assert torch.equal(network.model.conv1.weight, published["module.conv1.weight"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("arch", "theirs"), [("resnet_50", "resnet50"), ("mobilenet_v2", "mobilenet_v2")]
+)
+def test_weights_of_torchvision_give_the_same_logits(tmp_path, arch, theirs):
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(theirs, weights=None, num_classes=7)
+    enliven(model, IMAGES, seed=0)
+    torch.save(model.state_dict(), tmp_path / "dense.pt")
+    network = load_network(tmp_path / "dense.pt", arch)
+    assert network.num_classes == 7
+    logits = model.eval()(IMAGES)
+    assert logits.std(0).max() > 0.1
+    torch.testing.assert_close(network.model.eval()(IMAGES), logits)
+
+
+def test_a_checkpoint_of_hrankplus_loads_without_the_counters_in_it(tmp_path):
+    model = dense_network("resnet_8", 10)
+    state = {}
+    for key, value in model.state_dict().items():
+        state[f"module.{key}"] = value
+        if key.endswith(".weight"):
+            for counter in ("total_ops", "total_params"):
+                state[f"module.{key.removesuffix('weight')}{counter}"] = torch.zeros(1)
+    torch.save({"epoch": 3, "state_dict": state, "best_top1_acc": 70.0}, tmp_path / "best.pt")
+    assert_same(load_network(tmp_path / "best.pt", "resnet_8"), Network(model, "resnet_8", 10))

@@ -11,8 +11,8 @@ from models.channel_graph import trace_channels
 from models.rank_layers import rank_layers
 from models.registry import build_model, example_images
 from tests.reference import NETWORKS, needs_reference, published_ranks, reference
+from utils.commands.rates import read_rates
 from utils.metrics.cost import physical_cost
-from utils.pruning.compress_rates import fit_rates, parse_rates
 from utils.pruning.plan import LayerPlan, PruningPlan, plan_by_rates
 from utils.pruning.surgery import remove_filters
 from utils.rank.rank_files import read_ranks
@@ -140,9 +140,9 @@ def published_scores(arch):
 
 
 def published_plan(arch, text):
-    known = rank_layers(arch)
-    rates = fit_rates(parse_rates(text), len(known.layers), known.ignored_rates, arch)
-    return plan_by_rates(published_scores(arch), rates)
+    scores, rates = published_scores(arch), read_rates(text, arch)
+    rate_of = rates.of_convs({conv: len(score) for conv, score in scores.items()})
+    return plan_by_rates(scores, [rate_of[conv] for conv in scores])
 
 
 def digest(indices):
@@ -153,8 +153,8 @@ def digest(indices):
 @pytest.mark.parametrize("net", official_cases())
 def test_the_published_ranks_keep_the_official_filters(net):
     plan = published_plan(net["arch"], net["compress_rate"])
-    assert len(plan.layers) == net["n_cov"]
-    for layer, facts in zip(plan.layers, net["layers"], strict=True):
+    official = [facts for facts in net["layers"] if facts["pruned"] is not None]
+    for layer, facts in zip(plan.layers, official, strict=True):
         assert f"{layer.conv}.weight" == facts["param"]
         assert (layer.rate, layer.filters) == (facts["rate"], facts["n_filters"])
         assert (layer.removed, len(layer.kept)) == (facts["pruned"], facts["kept"])

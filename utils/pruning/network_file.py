@@ -80,6 +80,8 @@ def load_network(path: str | Path, arch: str | None = None) -> Network:
     state = state_dict_of(content, path)
     if arch is None:
         raise ValueError(f"checkpoint {path} does not name its network: expected --arch")
+    own_keys = architecture(arch).own_keys(state)
+    state = {own_keys[key]: value for key, value in state.items()}
     num_classes = _num_classes(state, arch)
     model = build_model(arch, num_classes)
     fill_model(model, state, path)
