@@ -245,6 +245,15 @@ def test_paper_rule_gives_what_hranks_own_counter_gives(name, string, macs, para
     assert (cost.macs, cost.parameters) == (macs, parameters)
 
 
+def test_removed_inputs_count_where_they_are_said_to():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(8, 4, 1, bias=False))
+    before, after = (
+        paper_cost(model, IMAGE, {"0": 5, "1": 3}, counted) for counted in ({}, {"1": ("0",)})
+    )
+    assert before.macs == 64 * before.parameters == 64 * (5 * 3 + 3 * 8)
+    assert after.macs == 64 * after.parameters == 64 * (5 * 3 + 3 * 5)
+
+
 @pytest.mark.skipif(not REFERENCE.exists(), reason="reference counts are not at hand")
 @pytest.mark.parametrize("name", ["vgg_16_bn", "resnet_56", "resnet_110"])
 def test_physical_cost_of_a_dense_network_is_the_plain_count(name):

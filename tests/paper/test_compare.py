@@ -5,7 +5,7 @@ import json
 import pytest
 
 from utils.metrics.accuracy import Accuracy
-from utils.paper.compare import EXACT, compare_row
+from utils.paper.compare import EXACT, NO_RATES, compare_row, row_without_rates
 from utils.paper.tables import rows_of
 
 
@@ -64,3 +64,11 @@ def test_a_comparison_is_plain_data():
     found = compare_row(row, 125_485_706, 848_954, Accuracy(9, 10, loss=0.3))
     assert json.loads(json.dumps(found)) == found
     assert compare_row(row, 125_485_706, 848_954)["top1_percent"] is None
+
+
+def test_a_row_without_rates_has_the_form_of_the_others_and_no_numbers_of_ours():
+    row = row_named("vgg_16_bn", "76.5%")
+    found, other = row_without_rates(row), compare_row(row, 1, 1)
+    assert found.keys() == other.keys() and found["macs"].keys() == other["macs"].keys()
+    assert found["verdict"] == NO_RATES and found["macs"]["published"] == "73.70M"
+    assert found["macs"]["measured"] is None and found["note"].startswith("No rates published")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.rank_layers import rank_layers
+from models.rank_layers import Site, rank_layers
 from models.registry import build_model
 from utils.rank.estimation import estimate_ranks
 
@@ -19,7 +19,11 @@ def network(name):
 
 
 def sites_of(name):
-    return [layer.site for layer in rank_layers(name).layers]
+    return list(rank_layers(name).sites())
+
+
+def at(*modules):
+    return [Site(module) for module in modules]
 
 
 @torch.no_grad()
@@ -29,12 +33,13 @@ def one_sweep_per_layer(model, site, batches):
 
     def hook(module, inputs, output):
         nonlocal average, total
+        output = output[:, site.start : site.stop]
         ranks = torch.tensor([[int(torch.linalg.matrix_rank(m)) for m in maps] for maps in output])
         average = (average * total if total else 0) + ranks.double().sum(0)
         total += len(output)
         average = average / total
 
-    handle = model.get_submodule(site).register_forward_hook(hook)
+    handle = model.get_submodule(site.module).register_forward_hook(hook)
     model.eval()
     for batch in batches:
         model(batch)
@@ -68,7 +73,7 @@ def test_mean_and_variance_are_those_of_the_ranks():
     ranks = torch.tensor([[0, 1], [4, 1], [3, 1]])  # [N, C]
     diagonals = torch.stack([(torch.arange(4) < rank).float() for rank in ranks.flatten()])
     maps = torch.diag_embed(diagonals).reshape(3, 2, 4, 4)
-    found = estimate_ranks(nn.Sequential(nn.Identity()), ["0"], [maps])["0"]
+    found = estimate_ranks(nn.Sequential(nn.Identity()), at("0"), [maps])[Site("0")]
     torch.testing.assert_close(found.mean, ranks.double().mean(0))
     torch.testing.assert_close(found.variance, ranks.double().var(0, correction=0))
     assert (found.mean.dtype, found.map_size) == (torch.float64, (4, 4))
@@ -78,17 +83,32 @@ def test_a_site_is_ranked_before_an_inplace_module_overwrites_it():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.ReLU(inplace=True))
     batches = [random_images(2, size=8) - 1]
-    found = estimate_ranks(model, ["0"], batches)["0"]
+    found = estimate_ranks(model, at("0"), batches)[Site("0")]
     with torch.no_grad():
         ranks = torch.linalg.matrix_rank(model[0](batches[0]))
     assert torch.equal(found.total, ranks.sum(0))
 
 
+def test_slices_of_one_output_are_ranked_apart():
+    model, batches = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU()), [random_images(3, size=8)]
+    whole = estimate_ranks(model, at("1"), batches)[Site("1")]
+    parts = estimate_ranks(model, [Site("1", 0, 2), Site("1", 2, 5)], batches)
+    assert torch.equal(torch.cat([part.total for part in parts.values()]), whole.total)
+
+
 def test_each_layer_of_each_batch_is_reported():
     seen = []
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    estimate_ranks(model, ["0", "1"], random_images(3, 8).split(2), after_layer=seen.append)
-    assert seen == ["0", "1"] * 2
+    found = estimate_ranks(
+        model,
+        at("0", "1"),
+        random_images(3, 8).split(2),
+        after_layer=lambda site, ranks: seen.append((site, ranks)),
+    )
+    assert [site for site, _ in seen] == at("0", "1") * 2
+    for site, statistics in found.items():
+        ranks = torch.cat([ranks for where, ranks in seen if where == site])  # [3, 4]
+        assert torch.equal(ranks.sum(0), statistics.total)
 
 
 def frozen_network():
@@ -125,16 +145,16 @@ def test_flags_hooks_and_weights_come_back(sites, batches, error):
     state = {name: value.clone() for name, value in model.state_dict().items()}
     if error:
         with pytest.raises(error):
-            estimate_ranks(model, sites, batches)
+            estimate_ranks(model, at(*sites), batches)
     else:
-        estimate_ranks(model, sites, batches)
+        estimate_ranks(model, at(*sites), batches)
     assert_as_before(model, state)
 
 
 def test_hooks_of_others_stay():
     model, calls = frozen_network(), []
     model[0].register_forward_hook(lambda module, inputs, output: calls.append(1))
-    estimate_ranks(model, ["0"], [random_images(2, 8)])
+    estimate_ranks(model, at("0"), [random_images(2, 8)])
     assert len(calls) == 1 and len(model[0]._forward_hooks) == 1
 
 
@@ -160,7 +180,7 @@ class Reuses(nn.Module):
 )
 def test_a_site_that_does_not_run_once_is_named(site, message):
     with pytest.raises(ValueError, match=message):
-        estimate_ranks(Reuses(), [site], [random_images(2, 8)])
+        estimate_ranks(Reuses(), at(site), [random_images(2, 8)])
 
 
 def test_nan_maps_name_their_layer_and_their_number():
@@ -168,16 +188,16 @@ def test_nan_maps_name_their_layer_and_their_number():
     with torch.no_grad():
         model[0].bias[1] = torch.nan
     with pytest.raises(ValueError, match="layer '0': feature maps: 72 of 288 values are NaN or"):
-        estimate_ranks(model, ["0"], [random_images(2, 8)])
+        estimate_ranks(model, at("0"), [random_images(2, 8)])
 
 
 def test_vectors_have_no_rank():
     model = nn.Sequential(nn.Flatten())
     with pytest.raises(ValueError, match=r"layer '0': .*expected \[N, C, H, W\], got \[2, 192\]"):
-        estimate_ranks(model, ["0"], [random_images(2, 8)])
+        estimate_ranks(model, at("0"), [random_images(2, 8)])
 
 
 @pytest.mark.parametrize("batches", [[], [torch.zeros(0, 3, 8, 8)]])
 def test_no_images_have_no_average(batches):
     with pytest.raises(ValueError, match="cannot average ranks over no images"):
-        estimate_ranks(frozen_network(), ["0"], batches)
+        estimate_ranks(frozen_network(), at("0"), batches)

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from models.rank_layers import RankLayer, rank_layers
+from models.rank_layers import RankLayer, Site, rank_layers
 from models.registry import build_model
 from tests.reference import NETWORKS, needs_reference, published_ranks, reference
 from utils.rank import rank_files
 from utils.rank.estimation import RankStatistics
 from utils.rank.rank_files import MANIFEST, read_manifest, read_ranks, write_ranks
+from utils.runs.checkpoint import sha256_of
 
-LAYERS = (RankLayer(1, "conv1", "relu"), RankLayer(2, "layer1.0.conv1", "layer1.0.relu1"))
+LAYERS = (
+    RankLayer("conv1", "rank_conv1.npy", Site("relu"), 0, 0),
+    RankLayer("layer1.0.conv1", "rank_conv2.npy", Site("layer1.0.relu1"), 1, 1),
+)
 FILTERS = {"conv1": 3, "layer1.0.conv1": 2}
 
 
@@ -51,10 +55,11 @@ def test_files_are_those_of_the_official_code(tmp_path):
 
 
 def test_the_manifest_says_where_the_ranks_come_from(tmp_path):
-    manifest, expected = read_manifest(written(tmp_path)), statistics()["relu"]
+    manifest, expected = read_manifest(written(tmp_path)), statistics()[Site("relu")]
     assert (manifest["arch"], manifest["images"]) == ("resnet_8", 7)
     assert manifest["layers"][0] == {
         "file": "rank_conv1.npy",
+        "sha256": sha256_of(tmp_path / "rank_conv1.npy"),
         "conv": "conv1",
         "site": "relu",
         "map_size": [8, 8],
@@ -66,7 +71,7 @@ def test_the_manifest_says_where_the_ranks_come_from(tmp_path):
 def test_new_ranks_replace_old_ones(tmp_path):
     written(tmp_path, seed=1)
     found = read(written(tmp_path, seed=2))
-    assert torch.equal(found["conv1"], statistics(2)["relu"].mean.float())
+    assert torch.equal(found["conv1"], statistics(2)[Site("relu")].mean.float())
 
 
 @pytest.mark.parametrize("old_ranks", [False, True])
@@ -87,7 +92,9 @@ def test_ranks_of_an_interrupted_run_are_refused_until_they_are_whole(
             written(tmp_path, seed=2)
     with pytest.raises(ValueError, match="is unfinished, its writing was interrupted: expected"):
         read(tmp_path)
-    assert torch.equal(read(written(tmp_path, seed=2))["conv1"], statistics(2)["relu"].mean.float())
+    assert torch.equal(
+        read(written(tmp_path, seed=2))["conv1"], statistics(2)[Site("relu")].mean.float()
+    )
 
 
 def test_ranks_cannot_be_written_into_a_file(tmp_path):
@@ -99,7 +106,7 @@ def test_ranks_cannot_be_written_into_a_file(tmp_path):
 def test_a_folder_without_manifest_is_read(tmp_path):
     (written(tmp_path) / MANIFEST).unlink()
     assert read_manifest(tmp_path) is None
-    assert torch.equal(read(tmp_path)["conv1"], statistics()["relu"].mean.float())
+    assert torch.equal(read(tmp_path)["conv1"], statistics()[Site("relu")].mean.float())
 
 
 @needs_reference
@@ -109,11 +116,37 @@ def test_the_published_files_are_read(arch):
     filters = {x.conv: model.get_submodule(x.conv).out_channels for x in layers}
     found = read_ranks(published_ranks(arch), arch, layers, filters)
     files = reference("rank_files.json")["hrank"][arch]["files"]
-    assert len(found) == len(files)
-    for ranks, facts in zip(found.values(), files, strict=True):
+    by_file = {layer.file: found[layer.conv] for layer in layers}
+    assert list(by_file) == [facts["file"] for facts in files]
+    for ranks, facts in zip(by_file.values(), files, strict=True):
         assert ranks.dtype == torch.float32 and list(ranks.shape) == facts["shape"]
         assert (float(ranks.min()), float(ranks.max())) == (facts["min"], facts["max"])
         torch.testing.assert_close(ranks * 768, (ranks * 768).round(), rtol=0, atol=0.01)
+
+
+def test_convs_may_share_a_site_and_a_file(tmp_path):
+    twins = [RankLayer(conv, "rank_conv1_n5x5.npy", Site("block", 2, 4), 0, 0) for conv in "ab"]
+    ranks = RankStatistics(torch.tensor([7, 14]), torch.tensor([49, 196]), 7, (8, 8))
+    write_ranks(tmp_path, twins, {Site("block", 2, 4): ranks}, {"arch": "googlenet"})
+    found = read_ranks(tmp_path, "googlenet", twins, {"a": 2, "b": 2})
+    assert torch.equal(found["a"], torch.tensor([1.0, 2.0])) and torch.equal(*found.values())
+    assert read_manifest(tmp_path)["layers"][1]["site"] == "block[2:4]"
+
+
+def test_the_manifest_says_which_file_is_whose(tmp_path):
+    manifest = read_manifest(written(tmp_path))
+    (tmp_path / "rank_conv1.npy").rename(tmp_path / "elsewhere.npy")
+    manifest["layers"][0]["file"] = "../elsewhere.npy"  # no way out of the folder
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    assert torch.equal(read(tmp_path)["conv1"], statistics()[Site("relu")].mean.float())
+
+
+@pytest.mark.parametrize("layers", [None, 3, [3], [None]])
+def test_a_manifest_with_other_layers_is_named(tmp_path, layers):
+    manifest = {**read_manifest(written(tmp_path)), "layers": layers}
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"manifest\.json: expected `layers` as this program"):
+        read(tmp_path)
 
 
 def test_a_missing_folder_says_what_makes_it(tmp_path):
@@ -205,6 +238,15 @@ def test_what_is_no_rank_is_named(tmp_path, values):
     np.save(written(tmp_path) / "rank_conv1.npy", np.array(values))
     message = r"rank_conv1\.npy holds a value that is no rank: expected floats >= 0"
     with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    path = written(tmp_path) / "rank_conv1.npy"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1  # a rank still, of another value
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"rank_conv1\.npy is not the one that manifest\.json"):
         read(tmp_path)
 
 

@@ -82,6 +82,24 @@ def test_a_truncated_file_is_called_damaged(tmp_path, zipped, share):
         load_file(path)
 
 
+def test_a_flipped_bit_never_loads_as_another_weight(tmp_path):
+    weights = torch.arange(1000.0)
+    path = saved(tmp_path, {"state_dict": {"weight": weights}})
+    whole, refused = path.read_bytes(), 0
+    for position in range(0, len(whole), 37):
+        data = bytearray(whole)
+        data[position] ^= 1 << position % 8
+        path.write_bytes(data)
+        try:
+            found = load_file(path)["state_dict"]["weight"]
+        except ValueError as error:
+            assert "is damaged: expected a whole file" in str(error)
+            refused += 1
+        else:
+            assert torch.equal(found, weights)  # it fell on padding
+    assert refused > len(whole) // 37 / 2
+
+
 @pytest.mark.parametrize("content", [b"hello world", b"<!DOCTYPE html>", b"PK\x03\x04", b"\x80"])
 def test_another_kind_of_file_is_called_damaged(tmp_path, content):
     (tmp_path / "file.pt").write_bytes(content)

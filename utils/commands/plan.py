@@ -1,7 +1,7 @@
 """Making a pruning plan: a network, its scores and the compress rates, without any images."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,13 @@ from torch import Tensor
 
 from models.channel_graph import ChannelGraph
 from models.channel_groups import channel_groups
+from models.counted_inputs import counted_inputs
 from models.rank_layers import rank_layers
 from models.registry import example_images
-from utils.commands.inputs import note
+from utils.commands.counting import beside_paper
+from utils.commands.rates import CompressRates, read_rates
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import Cost, counts, paper_cost, physical_cost
-from utils.paper.compare import compare_row
-from utils.paper.tables import matching_row
-from utils.pruning.compress_rates import fit_rates, format_rates, parse_rates
 from utils.pruning.criteria import RANK_CRITERIA
 from utils.pruning.group_plan import plan_groups
 from utils.pruning.network_file import Network
@@ -36,11 +35,12 @@ class Planned:
     scores: Mapping[str, Tensor]  # {conv: [filters]}
     plan: PruningPlan
     slim: nn.Module
-    rates: tuple[float, ...]
+    rates: CompressRates
+    uniform: bool  # every conv loses what its own rate says: not grouped, nor rounded
 
     def compress_rate(self) -> str:
         """Return the compress rates that were used, in the official grammar."""
-        return format_rates(self.rates)
+        return self.rates.text()
 
     def beside_paper(
         self, pruned: Mapping[str, int], accuracy: Accuracy | None = None
@@ -49,9 +49,12 @@ class Planned:
 
         `pruned` holds macs and parameters by the paper rule.
         """
-        arch = self.dense.arch
-        row = matching_row(arch, self.rates, expand=lambda text: expand_rates(text, arch))
-        return row and compare_row(row, pruned["macs"], pruned["parameters"], accuracy)
+        return beside_paper(self.rates, pruned, accuracy)
+
+    def _counted(self) -> dict[str, int]:
+        """Return {conv: filters that stay} as the official counter of MACs takes them."""
+        counted = self.rates.kept(self.graph.filters(), as_counted=True)
+        return counted if self.uniform else self.plan.num_kept()
 
     def costs(self, mode: str) -> dict[str, Any]:
         """Return the summary's `paper_rule`, `physical`, `layers`, `uncounted` and `paper`.
@@ -62,8 +65,8 @@ class Planned:
         before = physical_cost(self.dense.model, example)
         after = before if mode == "mask" else physical_cost(self.slim, example)
         by_rule = {
-            name: paper_cost(self.dense.model, example, kept)
-            for name, kept in {"dense": {}, "pruned": self.plan.num_kept()}.items()
+            name: paper_cost(self.dense.model, example, kept, counted_inputs(self.dense.arch))
+            for name, kept in {"dense": {}, "pruned": self._counted()}.items()
         }
         return {
             "paper_rule": {name: counts(cost) for name, cost in by_rule.items()},
@@ -82,53 +85,46 @@ def make_plan(
     rank_folder: Path,
     checkpoint_sha256: str | None,
     seed: int,
+    layout: str = "hrank",
     group: bool = False,
     round_to: int = 1,
+    force: bool = False,
 ) -> Planned:
     """Score the filters, plan which go, and make the small network.
 
     `group` prunes tied layers together, across sums too, at the mean of their rates; `round_to`
-    rounds what stays of a layer up.
+    rounds what stays of a layer up; `force` takes ranks that another checkpoint gave.
 
     Raises:
-        ValueError: bad rates, missing or unfitting rank files, or weights that are NaN or Inf.
+        ValueError: bad rates, missing or unfitting rank files, ranks of another checkpoint, or
+            weights that are NaN or Inf.
     """
     check_finite(dense)
-    rates = expand_rates(compress_rate, dense.arch)
+    rates = read_rates(compress_rate, dense.arch, layout)
     graph = dense.trace()
-    scores = _scores(dense, graph, criterion, rank_folder, checkpoint_sha256, seed)
-    if group or round_to > 1:
-        plan = _grouped_plan(graph, scores, rates, across_sums=group, round_to=round_to)
+    if criterion in RANK_CRITERIA and not force:
+        _check_made_for(checkpoint_sha256, rank_folder)
+    scores = _scores(dense, graph, criterion, rank_folder, seed)
+    rate_of = rates.of_convs(graph.filters())
+    uniform = not group and round_to == 1
+    if uniform:
+        plan = plan_by_rates(scores, [rate_of[conv] for conv in scores])
     else:
-        plan = plan_by_rates(scores, rates)
+        groups = channel_groups(graph, across_sums=group)
+        plan = plan_groups(groups, scores, rate_of, round_to=round_to)
+    plan = _in_rate_order(plan, dense.arch)
     slim = remove_filters(dense.model, graph, plan.masks())
-    return Planned(dense, graph, scores, plan, slim, tuple(rates))
+    return Planned(dense, graph, scores, plan, slim, rates, uniform)
 
 
-def expand_rates(text: str, arch: str) -> list[float]:
-    """Return the compress rates that `text` spells, one for each prunable conv of `arch`.
-
-    Raises:
-        ValueError: `arch` is unknown, `text` is malformed, or it spells too few or too many.
-    """
-    known = rank_layers(arch)
-    return fit_rates(parse_rates(text), len(known.layers), known.ignored_rates, arch)
-
-
-def _grouped_plan(
-    graph: ChannelGraph,
-    scores: Mapping[str, Tensor],
-    rates: Sequence[float],
-    *,
-    across_sums: bool,
-    round_to: int,
-) -> PruningPlan:
-    """Plan whole groups at the mean of their layers' rates; the plan is in rate order again."""
-    groups = channel_groups(graph, across_sums=across_sums)
-    rate_of = dict(zip(scores, rates, strict=True))
-    plan = plan_groups(groups, scores, rate_of, round_to=round_to)
+def _in_rate_order(plan: PruningPlan, arch: str) -> PruningPlan:
+    """Return the plan of all rank layers, those included that follow another, in rate order."""
     by_conv = {layer.conv: layer for layer in plan.layers}
-    return PruningPlan(tuple(by_conv[conv] for conv in scores))
+    for layer in rank_layers(arch).layers:
+        if layer.follows is not None:
+            reason = f"follows {layer.follows}: the same channels"
+            by_conv[layer.conv] = replace(by_conv[layer.follows], conv=layer.conv, reason=reason)
+    return PruningPlan(tuple(by_conv[layer.conv] for layer in rank_layers(arch).layers))
 
 
 def check_finite(dense: Network) -> None:
@@ -146,23 +142,31 @@ def check_finite(dense: Network) -> None:
             )
 
 
+def _check_made_for(checkpoint_sha256: str | None, rank_folder: Path) -> None:
+    """Refuse ranks whose manifest says that they are another network's.
+
+    Raises:
+        ValueError: it does; a folder without a manifest says nothing.
+    """
+    manifest = read_manifest(rank_folder) or {}
+    made_for = manifest.get("checkpoint_sha256", checkpoint_sha256)
+    if made_for != checkpoint_sha256:
+        raise ValueError(
+            f"the ranks in {rank_folder} were made from {manifest.get('checkpoint')}, a file with "
+            "other bytes than the checkpoint to prune: expected ranks of the same network, "
+            "or --force"
+        )
+
+
 def _scores(
-    dense: Network,
-    graph: ChannelGraph,
-    criterion: str,
-    rank_folder: Path,
-    checkpoint_sha256: str | None,
-    seed: int,
+    dense: Network, graph: ChannelGraph, criterion: str, rank_folder: Path, seed: int
 ) -> dict[str, Tensor]:
-    """Return {conv: [filters]} in rate order; higher is kept."""
-    known = rank_layers(dense.arch)
+    """Return {conv: [filters]} in rate order, without convs that follow another; higher is kept."""
+    layers = [layer for layer in rank_layers(dense.arch).layers if layer.follows is None]
     if criterion not in RANK_CRITERIA:
         scores = score_filters(dense.model, graph, criterion, seed=seed)
-        return {layer.conv: scores[layer.conv] for layer in known.layers}
-    ranks = read_ranks(rank_folder, dense.arch, known.layers, graph.filters())
-    made_for = (read_manifest(rank_folder) or {}).get("checkpoint_sha256")
-    if made_for is not None and made_for != checkpoint_sha256:
-        note(f"warning: the ranks in {rank_folder} were made from another checkpoint")
+        return {layer.conv: scores[layer.conv] for layer in layers}
+    ranks = read_ranks(rank_folder, dense.arch, layers, graph.filters())
     return ranks if criterion == "rank" else {conv: -rank for conv, rank in ranks.items()}
 
 

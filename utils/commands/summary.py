@@ -24,6 +24,7 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
         f"compress rate `{summary['compress_rate']}`",
         "## Layers",
         _layers(summary["layers"]),
+        *_ties(summary["layers"]),
         "## Cost of one image",
         _costs(summary),
         "Multiplying operations that no MAC here counts: "
@@ -33,7 +34,7 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
     if "accuracy" in summary:
         parts += ["## Accuracy", _accuracy(summary), *_remarks(summary)]
     if summary["paper"] is not None:
-        parts += ["## Beside the paper", _paper(summary["paper"])]
+        parts += ["## Beside the paper", paper_markdown(summary["paper"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -53,6 +54,16 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
     ]
     names = ("#", "conv", "rate", "filters", "cut score", "remarks", "inputs", "MACs")
     return table(names, rows)
+
+
+def _ties(layers: Sequence[Mapping[str, Any]]) -> list[str]:
+    tied = [layer["conv"] for layer in layers if layer["tied_at_cut"]]
+    if not tied:
+        return []
+    return [
+        f"Filters tie at the cut in {len(tied)} convs ({', '.join(tied)}): of equal scores the lower "
+        "index goes; the official code's unstable sort may keep another of them."
+    ]
 
 
 def _costs(summary: Mapping[str, Any]) -> str:
@@ -115,7 +126,8 @@ def _latency(latency: Mapping[str, Any], made: Mapping[str, Any]) -> str:
     return f"Latency, medians, {made['device']}, {made['threads']} threads: {'; '.join(parts)}."
 
 
-def _paper(row: Mapping[str, Any]) -> str:
+def paper_markdown(row: Mapping[str, Any]) -> str:
+    """Return a published row beside what was measured, as `compare_row` gives it, in Markdown."""
     names = {"macs": "MACs (“FLOPs”)", "parameters": "parameters", "top1_percent": "top-1"}
     rows = [
         (label, row[key]["published"], _measured(key, row[key]["measured"]), row[key]["verdict"])
@@ -128,7 +140,7 @@ def _paper(row: Mapping[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-_PAPER_HEADER = ("", "published", "here, paper rule", "verdict")
+_PAPER_HEADER = ("", "published", "here, same rule", "verdict")
 
 
 def _measured(key: str, value: float) -> str:

@@ -1,6 +1,6 @@
 """MACs and parameters of a network, by the physical and by the paper rule."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -96,29 +96,39 @@ def physical_cost(model: nn.Module, example: Tensor) -> Cost:
     return Cost(macs, parameters, layers, uncounted)
 
 
-def paper_cost(model: nn.Module, example: Tensor, kept: Mapping[str, int]) -> PaperCost:
+def paper_cost(
+    model: nn.Module,
+    example: Tensor,
+    kept: Mapping[str, int],
+    counted_inputs: Mapping[str, Sequence[str]] | None = None,
+) -> PaperCost:
     """MACs and parameters that HRank's tables print for the dense `model` with filters removed.
 
     `kept` maps the name of a conv to how many of its filters stay; a conv that is not named
     keeps all. A removed filter takes its own MACs and parameters along, and the next layer's
-    input channels stay. A linear is never pruned and costs its weights and biases as MACs.
-    Norms cost nothing and have no parameters here.
+    input channels stay, but for the convs of `counted_inputs`: {conv without bias: the convs whose
+    filters it reads}. A linear is never pruned and costs its weights and biases as MACs. Norms cost
+    nothing and have no parameters here.
 
     Raises:
         ValueError: `example` is not one image, or `kept` names no conv of the network or a
             number of filters that the conv does not have.
     """
     layers, _ = _run(model, example)
-    _check_kept(kept, {layer.name: layer for layer in layers if layer.kind != "Linear"})
+    convs = {layer.name: layer for layer in layers if layer.kind != "Linear"}
+    _check_kept(kept, convs)
+    removed = {name: convs[name].filters - int(number) for name, number in kept.items()}
     macs = parameters = 0
     for layer in layers:
         if layer.kind == "Linear":
             macs += layer.parameters
             parameters += layer.parameters
-        else:  # both products are multiples of the filter count: the divisions are exact
-            stays = int(kept.get(layer.name, layer.filters))
-            macs += layer.macs * stays // layer.filters
-            parameters += layer.parameters * stays // layer.filters
+            continue
+        lost = sum(removed.get(name, 0) for name in (counted_inputs or {}).get(layer.name, ()))
+        stays = (layer.filters - removed.get(layer.name, 0)) * (layer.inputs - lost)
+        whole = layer.filters * layer.inputs
+        macs += layer.macs * stays // whole  # multiples of both counts: the divisions are exact
+        parameters += layer.parameters * stays // whole
     return PaperCost(macs, parameters)
 
 

@@ -5,6 +5,7 @@ from utils.paper.printed_number import PrintedNumber
 from utils.paper.tables import PaperRow
 
 EXACT = "exact to the printed digits"
+NO_RATES = "no rates known"
 
 
 def compare_row(
@@ -12,24 +13,44 @@ def compare_row(
 ) -> dict:
     """One published row beside our numbers, as plain JSON values.
 
-    `macs` and `parameters` are by the paper rule. Each of `macs`, `parameters` and `top1_percent`
-    (None without an `accuracy`) holds what was published, what was measured, their difference and
-    a verdict. The overall verdict is on MACs and parameters alone: they are arithmetic, and
-    accuracy is training.
+    `macs` and `parameters` are by the publication's rule. Each of `macs`, `parameters` and
+    `top1_percent` (None without an `accuracy`) holds what was published, what was measured, their
+    difference and a verdict. The overall verdict is on MACs and parameters alone: they are
+    arithmetic, and accuracy is training.
     """
     found = {
         "macs": _compare_count(row.macs, macs),
         "parameters": _compare_count(row.parameters, parameters),
     }
     return {
+        **_facts(row),
+        **found,
+        "top1_percent": None if accuracy is None else _compare_top1(row.top1_percent, accuracy),
+        "verdict": _overall({name: entry["verdict"] for name, entry in found.items()}),
+    }
+
+
+def row_without_rates(row: PaperRow) -> dict:
+    """A row that nothing can be compared with, in the form of `compare_row`; its note says why."""
+    nothing = {"measured": None, "difference": None, "verdict": NO_RATES}
+    return {
+        **_facts(row),
+        "macs": {"published": row.macs.text, **nothing},
+        "parameters": {"published": row.parameters.text, **nothing},
+        "top1_percent": None,
+        "verdict": NO_RATES,
+    }
+
+
+def _facts(row: PaperRow) -> dict:
+    return {
+        "publication": row.publication,
         "arch": row.arch,
         "row": row.row,
         "source": row.source,
         "compress_rate": row.compress_rate,
+        "compress_rate_source": row.compress_rate_source,
         "note": row.note,
-        **found,
-        "top1_percent": None if accuracy is None else _compare_top1(row.top1_percent, accuracy),
-        "verdict": _overall({name: entry["verdict"] for name, entry in found.items()}),
     }
 
 

@@ -1,8 +1,9 @@
-"""The rows of HRank's published tables, read from facts.json."""
+"""The rows of the tables that HRank and HRankPlus published, read from facts.json."""
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from utils.paper.printed_number import PrintedNumber
@@ -14,10 +15,13 @@ _FACTS = Path(__file__).with_name("facts.json")
 class PaperRow:
     """One row of a published table, and where its numbers and its rates come from.
 
+    `publication` is "HRank" or "HRankPlus": whose rates these are, and whose counter was at work.
     `macs` is what the paper calls FLOPs. `compress_rate` is None where no rates are known to
-    belong to the row; `note` says where the publication contradicts itself or its own code.
+    belong to the row; `compress_rate_source` begins with "search:" or "third party:" where they
+    are not the authors' own. `note` says where the publication contradicts itself or its own code.
     """
 
+    publication: str
     arch: str
     row: str
     source: str
@@ -28,25 +32,41 @@ class PaperRow:
     compress_rate: str | None
     compress_rate_source: str | None
     note: str | None
+    top5_percent: PrintedNumber | None = None
+
+    @property
+    def layout(self) -> str:
+        """The layout of the compress rates: "hrank" or "hrankplus"."""
+        return self.publication.lower()
 
 
-def rows_of(arch: str) -> tuple[PaperRow, ...]:
-    """The published rows of a network, baseline first, in table order; none if it has none."""
+@cache
+def published_rows() -> tuple[PaperRow, ...]:
+    """All published rows: HRank's, then HRankPlus's, network by network in table order."""
     facts = json.loads(_FACTS.read_text(encoding="utf-8"))
-    return tuple(_paper_row(fact) for fact in facts["rows"] if fact["arch"] == arch)
+    return tuple(_paper_row(fact) for fact in facts["rows"])
+
+
+def rows_of(arch: str, layout: str = "hrank") -> tuple[PaperRow, ...]:
+    """The published rows of a network in one layout, baseline first; none if it has none."""
+    return tuple(row for row in published_rows() if (row.arch, row.layout) == (arch, layout))
 
 
 def matching_row(
-    arch: str, rates: Sequence[float], *, expand: Callable[[str], Sequence[float]]
+    arch: str,
+    rates: Sequence[float],
+    *,
+    expand: Callable[[str], Sequence[float]],
+    layout: str = "hrank",
 ) -> PaperRow | None:
     """The row that was published for these compress rates, or None.
 
-    `expand` turns a compress-rate string into the rate of each conv, the way `rates` came about.
-    Where two rows have the same rates, the later is the authors' correction, and is returned.
+    `expand` turns a compress-rate string into the rates, the way `rates` came about. Where two
+    rows have the same rates, the later is the authors' correction, and is returned.
     """
     matches = [
         row
-        for row in rows_of(arch)
+        for row in rows_of(arch, layout)
         if row.compress_rate is not None and list(expand(row.compress_rate)) == list(rates)
     ]
     return matches[-1] if matches else None

@@ -1,6 +1,6 @@
 """Average rank of each filter's feature map over images, all layers in one sweep."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from models.rank_layers import Site
 from utils.rank.matrix_rank import map_ranks
 from utils.runs.borrowed_state import evaluating
 
@@ -35,37 +36,40 @@ class RankStatistics:
 class _Totals:
     """Running sums of one site."""
 
-    def __init__(self, site: str):
+    def __init__(self, site: Site):
         self.site = site
         self.total: Tensor | int = 0
         self.total_of_squares: Tensor | int = 0
         self.images = 0
         self.map_size = (0, 0)
 
-    def add(self, maps: Tensor) -> None:  # [N, C, H, W]
+    def add(self, maps: Tensor) -> Tensor:  # [N, C, H, W], all channels of the module's output
+        """Rank the site's maps, add to the sums and return the ranks [N, C]."""
+        maps = maps[:, self.site.start : self.site.stop]
         try:
             ranks = map_ranks(maps)
         except ValueError as error:
-            raise ValueError(f"layer {self.site!r}: {error}") from None
+            raise ValueError(f"layer {str(self.site)!r}: {error}") from None
         self.total = self.total + ranks.sum(0)
         self.total_of_squares = self.total_of_squares + (ranks * ranks).sum(0)
         self.images += len(maps)
         self.map_size = (maps.size(2), maps.size(3))
+        return ranks
 
 
 @torch.no_grad()
 def estimate_ranks(
     model: nn.Module,
-    sites: Iterable[str],
+    sites: Iterable[Site],
     batches: Iterable[Tensor],
     *,
-    after_layer: Callable[[str], None] | None = None,
-) -> dict[str, RankStatistics]:
-    """Rank the output of every module named in `sites` on all images, in one forward sweep.
+    after_layer: Callable[[Site, Tensor], None] | None = None,
+) -> dict[Site, RankStatistics]:
+    """Rank the feature maps of every site on all images, in one forward sweep.
 
     Args:
         batches: images [N, C, H, W], each batch on the model's device.
-        after_layer: called with the site's name after each layer of each batch (progress).
+        after_layer: called with the site and its ranks int64 [N, C] after each layer of each batch.
 
     Returns:
         {site: statistics}; sums are integers, so they do not depend on how images are batched.
@@ -77,10 +81,10 @@ def estimate_ranks(
     totals = {site: _Totals(site) for site in sites}
     images = 0
 
-    def record(site: str, maps: Tensor) -> None:
-        totals[site].add(maps)
+    def record(site: Site, maps: Tensor) -> None:
+        ranks = totals[site].add(maps)
         if after_layer:
-            after_layer(site)
+            after_layer(site, ranks)
 
     with evaluating(model), _outputs_of(model, totals, record):
         for batch in batches:
@@ -93,28 +97,30 @@ def estimate_ranks(
 
 def _statistics(sums: _Totals, images: int) -> RankStatistics:
     if not isinstance(sums.total, Tensor):
-        raise ValueError(f"layer {sums.site!r} did not run: expected a module that forward calls")
+        raise ValueError(
+            f"layer {str(sums.site)!r} did not run: expected a module that forward calls"
+        )
     if sums.images != images:
         raise ValueError(
-            f"layer {sums.site!r} gave {sums.images} sets of feature maps for {images} images: "
-            "expected a module that forward calls once"
+            f"layer {str(sums.site)!r} gave {sums.images} sets of feature maps for {images} "
+            "images: expected a module that forward calls once"
         )
     return RankStatistics(sums.total.cpu(), sums.total_of_squares.cpu(), images, sums.map_size)
 
 
 @contextmanager
 def _outputs_of(
-    model: nn.Module, sites: Mapping[str, _Totals], record: Callable[[str, Tensor], None]
+    model: nn.Module, sites: Iterable[Site], record: Callable[[Site, Tensor], None]
 ) -> Iterator[None]:
     """Call `record(site, output)` whenever a site's module has run, while the context is open."""
     modules = dict(model.named_modules())
     handles = []
     try:
         for site in sites:
-            if site not in modules:
-                raise ValueError(f"layer {site!r}: the network has no module of that name")
+            if site.module not in modules:
+                raise ValueError(f"layer {site.module!r}: the network has no module of that name")
             handles.append(
-                modules[site].register_forward_hook(
+                modules[site.module].register_forward_hook(
                     lambda module, inputs, output, site=site: record(site, output)
                 )
             )

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.rank_layers import RankLayer
+from models.rank_layers import RankLayer, Site
 from utils.rank.estimation import RankStatistics
 from utils.runs.atomic_write import write_array, write_json
+from utils.runs.checkpoint import sha256_of
 
 MANIFEST = "manifest.json"
 
@@ -19,12 +20,13 @@ MANIFEST = "manifest.json"
 def write_ranks(
     folder: Path,
     layers: Iterable[RankLayer],
-    statistics: Mapping[str, RankStatistics],
+    statistics: Mapping[Site, RankStatistics],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write one float32 `.npy` per layer (the official names), then the manifest.
+    """Write the float32 `.npy` files of the layers (the official names), then the manifest.
 
-    `statistics` maps each layer's site to its ranks; `provenance` goes into the manifest as it is.
+    `statistics` maps each layer's site to its ranks; layers may share one site, and one file.
+    `provenance` goes into the manifest as it is.
     The manifest says "unfinished" until all files are written: ranks of two runs never pass for
     those of one.
     """
@@ -36,8 +38,9 @@ def write_ranks(
         entries.append(
             {
                 "file": layer.file,
+                "sha256": sha256_of(folder / layer.file),
                 "conv": layer.conv,
-                "site": layer.site,
+                "site": str(layer.site),
                 "map_size": list(found.map_size),
                 "mean": found.mean.tolist(),
                 "variance": found.variance.tolist(),
@@ -51,7 +54,8 @@ def read_ranks(
 ) -> dict[str, Tensor]:
     """Read the average rank of every filter: {conv: float32 [filters]}.
 
-    A folder without a manifest (the official ones) is accepted.
+    A folder without a manifest (the official ones) is accepted. A manifest says which file a conv's
+    ranks are in; without one it is the layer's own.
 
     Args:
         filters: {conv: number of filters} that the files must fit.
@@ -76,7 +80,26 @@ def read_ranks(
         raise ValueError(
             f"rank folder {folder} was made for {manifest.get('arch')!r}: expected {arch!r}"
         )
-    return {x.conv: _read_file(folder / x.file, x.conv, filters[x.conv]) for x in layers}
+    entries = _entries_by_conv(folder, manifest)
+    return {
+        x.conv: _read_file(folder, entries.get(x.conv, {"file": x.file}), x.conv, filters[x.conv])
+        for x in layers
+    }
+
+
+def _entries_by_conv(folder: Path, manifest: Mapping[str, Any] | None) -> dict[str, dict[str, str]]:
+    """Return {conv: {"file": ..., "sha256": ...}} as the manifest has it, nothing without one."""
+    try:
+        return {
+            entry["conv"]: {"file": Path(entry["file"]).name, "sha256": entry.get("sha256")}
+            for entry in (manifest or {})["layers"]
+        }
+    except KeyError:
+        return {}
+    except TypeError:
+        raise ValueError(
+            f"{folder / MANIFEST}: expected `layers` as this program writes them"
+        ) from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -97,7 +120,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _read_file(path: Path, conv: str, filters: int) -> Tensor:
+def _read_file(folder: Path, entry: Mapping[str, str], conv: str, filters: int) -> Tensor:
+    path = folder / entry["file"]
     try:
         with path.open("rb") as file:
             ranks = np.lib.format.read_array(file, allow_pickle=False)
@@ -112,4 +136,6 @@ def _read_file(path: Path, conv: str, filters: int) -> Tensor:
         )
     if not np.issubdtype(ranks.dtype, np.floating) or not np.all(np.isfinite(ranks) & (ranks >= 0)):
         raise ValueError(f"rank file {path} holds a value that is no rank: expected floats >= 0")
+    if entry.get("sha256") not in (None, sha256_of(path)):
+        raise ValueError(f"rank file {path} is not the one that {MANIFEST} speaks of: it changed")
     return torch.from_numpy(ranks.astype(np.float32))

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ _CLASSIFIERS = ("fc.", "linear.")  # the last layer is spelled either way in pub
 def load_file(path: str | os.PathLike) -> Any:
     """Return what torch.save wrote to `path`, on the CPU, without running any code from it.
 
+    torch.load does not look at the checksums in the file, so they are checked here: one flipped bit
+    would otherwise be a weight of another value.
+
     Raises:
         ValueError: no such file, a folder, a damaged file, or one that holds pickled code.
     """
@@ -28,6 +32,7 @@ def load_file(path: str | os.PathLike) -> Any:
     if not path.exists():
         raise ValueError(f"checkpoint {path} does not exist: expected a file written by torch.save")
     try:
+        _check_sums(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch remarks on old formats, which load all the same
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -132,6 +137,19 @@ def sha256_of(path: str | os.PathLike) -> str:
     except OSError as error:
         raise ValueError(f"file {path} cannot be read ({error.strerror})") from error
     return digest.hexdigest()
+
+
+def _check_sums(path: Path) -> None:
+    """Read the file's records against their checksums; files of before torch 1.6 have none.
+
+    Raises:
+        BadZipFile: one does not agree.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise zipfile.BadZipFile(broken)
 
 
 def _without_masks(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,131 @@
+"""`main.py compare`: the published tables beside what is counted here, and beside finished runs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.registry import example_images
+from utils.commands.counting import beside_paper, dense_counts, published_counts, slim_counts
+from utils.commands.inputs import arch_name, open_dense_network
+from utils.commands.plan import make_plan
+from utils.commands.rates import CompressRates, read_rates
+from utils.metrics.accuracy import Accuracy
+from utils.metrics.cost import counts, physical_cost
+from utils.paper.compare import compare_row, row_without_rates
+from utils.paper.tables import PaperRow, published_rows
+from utils.rank.rank_files import read_manifest
+from utils.runs.job_folder import JobFolder
+from utils.runs.options import option
+
+NEEDS_RANKS = "needs ranks"
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Options of `main.py compare`."""
+
+    arch: str | None = option(None, "only this network's rows", metavar="ARCH", type=arch_name)
+    rank_conv: Path = option(
+        Path("rank_conv"),
+        "folder that holds the rank files of each network in ARCH/",
+        flags=("--rank_conv_prefix",),
+        metavar="FOLDER",
+    )
+    job_dir: tuple[Path, ...] = option(
+        (), "folders of finished runs of `prune`, separated by commas", metavar="FOLDER,..."
+    )
+    json: bool = option(False, "print one JSON object instead of tables")
+
+    def __post_init__(self) -> None:
+        known = dict.fromkeys(row.arch for row in published_rows())
+        if self.arch is not None and self.arch not in known:
+            raise ValueError(
+                f"nothing was published for arch {self.arch!r}: expected one of {', '.join(known)}"
+            )
+
+
+def compare_command(config: CompareConfig) -> dict[str, Any]:
+    """Return the published rows and the runs in the job folders, each beside its counterpart.
+
+    Raises:
+        ValueError: rank files that do not fit, or a job folder without a finished run.
+    """
+    jobs = [_job(JobFolder(path)) for path in config.job_dir]
+    rows = [row for row in published_rows() if config.arch in (None, row.arch)]
+    return {"rows": [_row(row, config.rank_conv / row.arch) for row in rows], "jobs": jobs}
+
+
+def _row(row: PaperRow, rank_folder: Path) -> dict[str, Any]:
+    """Return a published row beside our counts; `physical` is None, or says that it needs ranks."""
+    if row.compress_rate is None:
+        return {**row_without_rates(row), "physical": None}
+    rates = read_rates(row.compress_rate, row.arch, row.layout)
+    found = published_counts(rates)
+    return {
+        **compare_row(row, found["macs"], found["parameters"]),
+        "physical": _physical(rates, rank_folder),
+    }
+
+
+def _physical(rates: CompressRates, rank_folder: Path) -> dict[str, int] | str:
+    """Return the counts of the network that is left.
+
+    HRankPlus's rates give the widths. What HRank's leave depends on the filters that are chosen:
+    only where the same are kept on both sides of a sum do its channels go.
+    """
+    if rates.layout == "hrankplus":
+        return slim_counts(rates)
+    if not any(rates.values):
+        return dense_counts(rates.arch)
+    if not rank_folder.is_dir():
+        return NEEDS_RANKS
+    planned = make_plan(
+        open_dense_network(rates.arch, None, seed=0),
+        compress_rate=rates.text(),
+        criterion="rank",
+        rank_folder=rank_folder,
+        checkpoint_sha256=(read_manifest(rank_folder) or {}).get("checkpoint_sha256"),
+        seed=0,
+    )
+    return counts(physical_cost(planned.slim, example_images(rates.arch)))
+
+
+def _job(folder: JobFolder) -> dict[str, Any]:
+    """Return what a finished run measured, and the published row of its rates, None without one.
+
+    Raises:
+        ValueError: the folder holds no summary of `prune`.
+    """
+    summary = _summary(folder)
+    try:
+        arch, layout = summary["arch"], summary["options"].get("layout", "hrank")
+        rates = read_rates(summary["compress_rate"], arch, layout)
+        test = summary["accuracy"]["finetuned_best"]["test"]
+        accuracy = Accuracy(test["correct"], test["images"], test["loss"])
+        return {
+            "job_dir": str(folder.path),
+            "arch": arch,
+            "criterion": summary["criterion"],
+            "compress_rate": summary["compress_rate"],
+            "physical": summary["physical"]["pruned"],
+            "accuracy": accuracy.as_dict(),
+            "paper": beside_paper(rates, summary["paper_rule"]["pruned"], accuracy),
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder.summary_json} lacks {error}: expected the summary of a run of `prune`"
+        ) from None
+
+
+def _summary(folder: JobFolder) -> Mapping[str, Any]:
+    try:
+        return json.loads(folder.summary_json.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder.path} holds no {folder.summary_json.name}: expected the folder of a "
+            "finished run of `prune`"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{folder.summary_json} is not JSON: {error}") from None
