@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from utils.data.load import load_dataset
+from utils.data.images import NORMALIZATIONS
+from utils.data.load import DATASETS, default_normalization, load_dataset
 from utils.data.synthetic import make_shapes
 
 
@@ -24,7 +25,9 @@ def test_cifar10_is_looked_for_in_the_folder(monkeypatch):
 
 
 def test_an_unknown_name_lists_the_legal_ones():
-    with pytest.raises(ValueError, match="expected one of cifar10, folder, shapes, got 'mnist'"):
+    with pytest.raises(
+        ValueError, match="expected one of cifar10, imagenet, folder, shapes, got 'mnist'"
+    ):
         load_dataset("mnist", "here", image_size=32)
 
 
@@ -32,3 +35,15 @@ def test_an_unknown_name_lists_the_legal_ones():
 def test_a_size_that_a_dataset_does_not_have_is_refused(name):
     with pytest.raises(ValueError, match=f"image size of dataset '{name}': expected 32 pixels"):
         load_dataset(name, "here", image_size=224)
+
+
+def test_imagenet_is_read_by_the_workers_asked_for(tmp_path, write_image):
+    for split in ("train", "val"):
+        write_image(tmp_path / split / "ant" / "0.jpg", 9, 9)
+    dataset = load_dataset("imagenet", tmp_path, image_size=8, workers=3)
+    assert dataset.train.workers == dataset.test.workers == 3
+
+
+def test_every_dataset_has_a_normalization():
+    assert {default_normalization(name) for name in DATASETS} <= set(NORMALIZATIONS)
+    assert default_normalization("imagenet") == "imagenet"

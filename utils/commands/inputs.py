@@ -11,8 +11,9 @@ from torch import Tensor
 
 from models.registry import ARCHITECTURES, architecture, build_model
 from utils.data.gpu_loader import batches, num_batches
-from utils.data.images import NORMALIZATIONS, ImageSet, split_validation
-from utils.data.load import DATASETS, load_dataset
+from utils.data.image_stream import default_workers
+from utils.data.images import NORMALIZATIONS, ImageSource, split_validation
+from utils.data.load import DATASETS, default_normalization, load_dataset
 from utils.metrics.accuracy import Accuracy, measure_accuracy
 from utils.pruning.network_file import Network, load_network
 from utils.runs.job_folder import JobFolder
@@ -39,24 +40,47 @@ class DeviceOptions:
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """Which images a command reads."""
+class DataOptions(DeviceOptions):
+    """Which images a command reads; the normalization "auto" is resolved here."""
 
     dataset: str = option("cifar10", "the images", choices=tuple(DATASETS), group="data")
     data_dir: Path = option(
-        Path("data"), "folder of cifar10, or of train/ and test/ image folders", group="data"
+        Path("data"),
+        "folder of cifar10, or of image folders: train/ and test/; for imagenet, "
+        "ILSVRC2012_img_train/ or train/, and val/",
+        group="data",
     )
     normalization: str = option(
-        "cifar10", "mean and deviation of the pixels", choices=tuple(NORMALIZATIONS), group="data"
+        "auto",
+        "mean and deviation of the pixels; auto: imagenet for --dataset imagenet, else cifar10",
+        choices=("auto", *NORMALIZATIONS),
+        group="data",
     )
     eval_batch_size: int = option(100, "images per batch in evaluation", group="data")
+    workers: int = option(
+        default_workers(), "processes that read imagenet, 0: the command itself", group="data"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.workers < 0:
+            raise ValueError(f"--workers is {self.workers}: expected 0 or more")
+        if self.normalization == "auto":  # so that all that is written names the one used
+            object.__setattr__(self, "normalization", default_normalization(self.dataset))
+
+
+def arch_name(word: str) -> str:
+    """Return the architecture's name without the ending that the official README gives some."""
+    return word.removesuffix("_convwise")
 
 
 @dataclass(frozen=True)
 class ArchOptions:
     """Which architecture a command builds."""
 
-    arch: str = option("vgg_16_bn", f"one of {', '.join(ARCHITECTURES)}", group="network")
+    arch: str = option(
+        "vgg_16_bn", f"one of {', '.join(ARCHITECTURES)}", type=arch_name, group="network"
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +92,7 @@ class NetworkOptions(ArchOptions):
         "checkpoint, dense or pruned",
         flags=("--pretrain_dir", "--checkpoint"),
         metavar="CKPT",
+        may_stand_alone="a run that was stopped goes on by itself",
         group="network",
     )
     untrained: bool = option(
@@ -163,11 +188,11 @@ def open_dense_network(arch: str, checkpoint: Path | None, seed: int) -> Network
 
 @dataclass(frozen=True)
 class Images:
-    """Train, validation (or None) and test images, resident on the device."""
+    """Train, validation (or None) and test images, and how they come in batches."""
 
-    train: ImageSet
-    validation: ImageSet | None
-    test: ImageSet
+    train: ImageSource
+    validation: ImageSource | None
+    test: ImageSource
     name: str
     normalization: str
     eval_batch_size: int
@@ -206,7 +231,7 @@ class Images:
     def _single_left(self, batch_size: int) -> bool:
         return len(self.train) > batch_size > 1 == len(self.train) % batch_size
 
-    def evaluation_batches(self, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation_batches(self, images: ImageSource) -> Iterator[tuple[Tensor, Tensor]]:
         """Return all of `images` in order, in batches of the evaluation size."""
         return batches(images, self.eval_batch_size, self.normalization, device=self.device)
 
@@ -239,7 +264,11 @@ def open_images(
     if options.eval_batch_size < 1:
         raise ValueError(f"--eval_batch_size is {options.eval_batch_size}: expected at least 1")
     data = load_dataset(
-        options.dataset, options.data_dir, image_size=architecture(arch).image_size, seed=seed
+        options.dataset,
+        options.data_dir,
+        image_size=architecture(arch).image_size,
+        seed=seed,
+        workers=options.workers,
     )
     if num_classes not in (None, len(data.train.classes)):
         raise ValueError(

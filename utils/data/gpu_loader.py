@@ -1,34 +1,31 @@
-"""Batches of an image set, shuffled, augmented and normalized by batched tensor operations."""
+"""Batches of images, shuffled, augmented and normalized on the device that computes."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from utils.data.images import NORMALIZATIONS, ImageSet
-
-PADDING = 4  # black pixels on each side before the random crop, as in the official recipe
+from utils.data.images import NORMALIZATIONS, ImageSource
 
 
-def num_batches(image_set: ImageSet, batch_size: int, drop_last: bool = False) -> int:
-    """Return how many batches one epoch of `image_set` has.
+def num_batches(images: ImageSource, batch_size: int, drop_last: bool = False) -> int:
+    """Return how many batches one epoch of `images` has.
 
     Raises:
         ValueError: the batch size is below 1, or `drop_last` would leave no batch.
     """
     if batch_size < 1:
         raise ValueError(f"batch size: expected at least 1, got {batch_size}")
-    if drop_last and len(image_set) < batch_size:
+    if drop_last and len(images) < batch_size:
         raise ValueError(
-            f"batch size: expected at most the {len(image_set)} images of {image_set.name!r} "
+            f"batch size: expected at most the {len(images)} images of {images.name!r} "
             f"when the last short batch is dropped, got {batch_size}"
         )
-    return len(image_set) // batch_size if drop_last else -(-len(image_set) // batch_size)
+    return len(images) // batch_size if drop_last else -(-len(images) // batch_size)
 
 
 def batches(
-    image_set: ImageSet,
+    images: ImageSource,
     batch_size: int,
     normalization: str,
     *,
@@ -40,47 +37,28 @@ def batches(
     """Return one epoch of (images float32 [B, 3, H, W], labels int64 [B]) on `device`.
 
     Without a seed the images come in order; with one they are shuffled, each exactly once, the
-    same way on every device. `augment` pads by 4 black pixels, crops at a random place and
-    flips half of the images. The set may live on `device` (nothing is copied) or elsewhere (each
-    batch is moved as uint8).
+    same way on every device. `augment` crops and flips them at random, as their kind has it. They
+    may live on `device` (nothing is copied) or elsewhere (each batch is moved as uint8).
 
     Raises:
         ValueError: an unknown normalization, a batch size out of range, or `augment` without
-            a seed; all at the call, before the first batch.
+            a seed; all at the call, before the first batch. Later, a file that cannot be read.
     """
     _check_normalization(normalization)
     if augment and seed is None:
         raise ValueError("augmentation: expected a seed (an integer), got None")
-    count = num_batches(image_set, batch_size, drop_last)
-    order, offsets, flips = _draw_epoch(len(image_set), seed)
+    count = num_batches(images, batch_size, drop_last)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    order = _draw_order(len(images), generator)[: count * batch_size]
 
     def generate() -> Iterator[tuple[Tensor, Tensor]]:
-        for index in range(count):
-            span = slice(index * batch_size, (index + 1) * batch_size)
-            chosen = order[span].to(image_set.images.device)
-            images = image_set.images[chosen].to(device)
-            if augment:
-                images = crop_and_flip(images, offsets[span], flips[span])
-            yield normalize(images, normalization), image_set.labels[chosen].to(device)
+        crops = generator if augment else None
+        labels = images.labels[order.to(images.labels.device)].to(device).split(batch_size)
+        pixels = images.pixels(order, batch_size, device=torch.device(device), crops=crops)
+        for found, label in zip(pixels, labels, strict=False):  # no images: one empty split
+            yield normalize(found, normalization), label
 
     return generate()
-
-
-def crop_and_flip(images: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
-    """Return a crop of each zero-padded image, mirrored left to right where `flips` is True.
-
-    images [N, 3, H, W]; offsets int64 [N, 2], row and column of the crop in the padded image,
-    0 to 2 * PADDING; flips bool [N]. The result has the shape of `images`.
-    """
-    height, width = images.shape[2:]
-    padded = functional.pad(images, [PADDING] * 4)
-    offsets, flips = offsets.to(images.device), flips.to(images.device)
-    rows = offsets[:, :1] + torch.arange(height, device=images.device)  # [N, H]
-    columns = offsets[:, 1:] + torch.arange(width, device=images.device)  # [N, W]
-    columns = torch.where(flips[:, None], columns.flip(1), columns)
-    image = torch.arange(len(images), device=images.device)[:, None, None, None]
-    channel = torch.arange(images.shape[1], device=images.device)[:, None, None]
-    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def normalize(images: Tensor, normalization: str) -> Tensor:
@@ -102,12 +80,7 @@ def _check_normalization(normalization: str) -> None:
         raise ValueError(f"normalization: expected one of {legal}, got {normalization!r}")
 
 
-def _draw_epoch(num_images: int, seed: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the epoch's order [N], crop offsets [N, 2] and flips [N], drawn on the CPU."""
-    if seed is None:
-        return torch.arange(num_images), torch.empty(0, 2), torch.empty(0)
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(num_images, generator=generator)
-    offsets = torch.randint(0, 2 * PADDING + 1, (num_images, 2), generator=generator)
-    flips = torch.randint(0, 2, (num_images,), generator=generator).bool()
-    return order, offsets, flips
+def _draw_order(num_images: int, generator: torch.Generator | None) -> Tensor:
+    if generator is None:
+        return torch.arange(num_images)
+    return torch.randperm(num_images, generator=generator)

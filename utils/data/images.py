@@ -1,10 +1,13 @@
-"""Labelled images in memory: the image set, the train and test pair, the normalizations."""
+"""Labelled images: what every source of them gives, those in memory, the normalizations."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from utils.data.augmentation import crop_and_flip, draw_crops
 
 # name -> (mean, standard deviation) of red, green, blue, for pixels in [0, 1]
 NORMALIZATIONS = {
@@ -14,9 +17,42 @@ NORMALIZATIONS = {
 }
 
 
+class ImageSource(ABC):
+    """Labelled images, wherever they are: labels [N] int64, each an index into `classes`."""
+
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def subset(self, indices: Tensor | Sequence[int], name: str | None = None) -> "ImageSource":
+        """Return the images at `indices`, in that order, under the same name or another."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> "ImageSource":
+        """Return the source with what it holds in memory on `device`."""
+
+    @abstractmethod
+    def pixels(
+        self,
+        order: Tensor,
+        batch_size: int,
+        *,
+        device: torch.device,
+        crops: torch.Generator | None,
+    ) -> Iterator[Tensor]:
+        """Yield the images at the indices `order`, uint8 [B, 3, H, W] on `device`, in batches.
+
+        Where `crops` is given, they are cropped and flipped at random, as it alone decides.
+        """
+
+
 @dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Images [N, 3, H, W] uint8 with labels [N] int64, each an index into `classes`.
+class ImageSet(ImageSource):
+    """Images in memory, [N, 3, H, W] uint8.
 
     Raises:
         ValueError: the tensors have other types or shapes, or a label names no class.
@@ -41,29 +77,45 @@ class ImageSet:
                 f"labels of {self.name!r}: expected 0 to {len(self.classes) - 1}, got {got}"
             )
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def subset(self, indices: Tensor | Sequence[int]) -> "ImageSet":
-        """Return the images at `indices`, in that order, under the same name."""
+    def subset(self, indices: Tensor | Sequence[int], name: str | None = None) -> "ImageSet":
+        """Return the images at `indices`, in that order, under the same name or another."""
         indices = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
-        return ImageSet(self.images[indices], self.labels[indices], self.classes, self.name)
+        images, labels = self.images[indices], self.labels[indices]
+        return ImageSet(images, labels, self.classes, name or self.name)
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """Return the set on `device`; the tensors are shared if they are there already."""
         return ImageSet(self.images.to(device), self.labels.to(device), self.classes, self.name)
+
+    def pixels(
+        self,
+        order: Tensor,
+        batch_size: int,
+        *,
+        device: torch.device,
+        crops: torch.Generator | None,
+    ) -> Iterator[Tensor]:
+        """Yield batches as every source does; a crop is of the image padded by 4 black pixels."""
+        if crops is not None:
+            offsets, flips = draw_crops(len(self), crops)
+        for start in range(0, len(order), batch_size):
+            span = slice(start, start + batch_size)
+            found = self.images[order[span].to(self.images.device)].to(device)
+            yield found if crops is None else crop_and_flip(found, offsets[span], flips[span])
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """The train and test images of one task, with the same classes in the same order."""
 
-    train: ImageSet
-    test: ImageSet
+    train: ImageSource
+    test: ImageSource
     name: str
 
 
-def split_validation(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+def split_validation(
+    train: ImageSource, fraction: float, seed: int
+) -> tuple[ImageSource, ImageSource]:
     """Return (train, validation): `fraction` of each class, drawn by `seed`, is held out.
 
     Both keep the order of the given set. A class gives round(fraction * images), at least one
@@ -77,8 +129,8 @@ def split_validation(train: ImageSet, fraction: float, seed: int) -> tuple[Image
     generator = torch.Generator().manual_seed(seed)
     labels = train.labels.cpu()
     held_out = torch.zeros(len(labels), dtype=torch.bool)
-    for label in range(len(train.classes)):
-        members = (labels == label).nonzero().flatten()
+    counts = torch.bincount(labels, minlength=len(train.classes))
+    for members in labels.argsort(stable=True).split(counts.tolist()):  # of a class, in order
         order = torch.randperm(len(members), generator=generator)
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         held_out[members[order[: max(0, count)]]] = True
@@ -87,7 +139,6 @@ def split_validation(train: ImageSet, fraction: float, seed: int) -> tuple[Image
             f"cannot hold out a validation split of {train.name!r} ({len(train)} images): "
             "expected a class with at least 2 images"
         )
-    validation = train.subset(held_out.nonzero().flatten())
     rest = train.subset((~held_out).nonzero().flatten())
     name = f"{train.name} (validation split)"
-    return rest, ImageSet(validation.images, validation.labels, validation.classes, name)
+    return rest, train.subset(held_out.nonzero().flatten(), name)
