@@ -2,11 +2,13 @@
 
 import sys
 
+from utils.commands.compare import CompareConfig, compare_command
+from utils.commands.compare_table import compare_text
 from utils.commands.demo import DemoConfig, demo_command, demo_text
 from utils.commands.door import run
 from utils.commands.evaluate import EvaluateConfig, evaluate_command, evaluate_text
-from utils.commands.prune import PruneConfig, prune_command
-from utils.commands.prune_zeros import prune_text
+from utils.commands.prune import prune_command, prune_text
+from utils.commands.prune_options import PruneConfig
 from utils.commands.train import TrainConfig, train_command, train_text
 
 COMMANDS = {
@@ -22,6 +24,12 @@ COMMANDS = {
         evaluate_command,
         evaluate_text,
         "Accuracy, MACs, parameters, size and latency of a checkpoint.",
+    ),
+    "compare": (
+        CompareConfig,
+        compare_command,
+        compare_text,
+        "The published tables beside what is counted here, and beside finished runs.",
     ),
     "demo": (
         DemoConfig,

@@ -153,7 +153,7 @@ def test_options_of_ranking(refuses, job, words, expected):
 )
 def test_checkpoints(refuses, job, checkpoints, name, expected):
     words = ("--resume", str(checkpoints / name))
-    refuses(expected, "main.py", "prune", *job.pruning, "--compress_rate", RATES, *words)
+    refuses(expected, "main.py", "prune", *job.pruning, "--compress_rate", RATES, "--force", *words)
     refuses(expected, "main.py", "evaluate", *job.data, *words)
     refuses(expected, "rank_generation.py", *job.data, "--num_images", "20", *words)
     assert not Path("was_run").exists()
@@ -216,9 +216,19 @@ def test_rank_files(refuses, job, spoil, expected):
     refuses(expected, "main.py", "prune", *job.pruning, *words)
 
 
+def test_ranks_of_another_checkpoint_are_refused_unless_forced(call, refuses, job, tmp_path):
+    state = torch.load(job.checkpoint, weights_only=True)["state_dict"]
+    other = tmp_path / "other.pt"
+    torch.save({key: value + 0 for key, value in state.items()}, other)
+    words = ["--arch", "resnet_8", "--resume", str(other), "--rank_conv", str(job.ranks)]
+    words += ["--compress_rate", RATES, "--dry_run", "--json"]
+    refuses(r"made from .*best\.pt, a file with other bytes .*or --force", "main.py", *words)
+    assert call("main.py", *words, "--force").json["layers"]
+
+
 def test_an_unknown_command_is_named_with_the_known_ones(call):
     outcome = call("main.py", "shrink")
-    assert_refused(outcome, "main.py", r"'shrink': expected one of train, prune, evaluate, demo")
+    assert_refused(outcome, "main.py", r"'shrink': expected one of train, prune, .*evaluate, ")
 
 
 def test_the_demo_refuses_before_it_trains(refuses):

@@ -7,7 +7,7 @@ from utils.data.synthetic import make_shapes
 
 def test_the_demo_trains_ranks_prunes_and_summarizes(call, monkeypatch, tmp_path):
     few = make_shapes(num_train=100, num_test=40)
-    monkeypatch.setitem(DATASETS, "shapes", lambda data_dir, image_size, seed: few)
+    monkeypatch.setitem(DATASETS, "shapes", lambda *options: few)
     words = ["--baseline_epochs", "1", "--epochs", "1", "--num_images", "10", "--device", "cpu"]
     found = call("main.py", "demo", *words, "--json").json
     physical = found["physical"]

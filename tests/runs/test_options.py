@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -73,6 +75,56 @@ def test_wrong_words_exit_with_2_and_the_usage(words, message, capsys):
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("usage: main.py prune") and message in error
+
+
+@dataclass(frozen=True)
+class Lenient:
+    unneeded: ClassVar = {"--use_dali": "it is not needed"}
+
+    lr: float = option(0.1, "learning rate")
+    epochs: int = option(30, "how many epochs")
+    start: Path | None = option(
+        None, "weights", flags=("--weights",), may_stand_alone="that is how it is"
+    )
+    recipe: str | None = option(
+        None,
+        "values for the others",
+        choices=("fast", "slow"),
+        presets=lambda given: {"epochs": 1, "lr": given.get("lr", 0) + 1},
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", {}),
+        ("--start./here", {"start": Path("./here")}),
+        ("--start/here --lr.5", {"start": Path("/here"), "lr": 0.5}),
+        ("--start=./here", {"start": Path("./here")}),
+        ("--start", {}),
+        ("--weights here --start", {"start": Path("here")}),
+        ("--recipe fast", {"recipe": "fast", "epochs": 1, "lr": 1.0}),
+        ("--lr 0.5 --recipe fast", {"recipe": "fast", "epochs": 1, "lr": 0.5}),
+        ("--recipe fast --epochs 30", {"recipe": "fast", "epochs": 30, "lr": 1.0}),
+        ("--use_dali --lr 3", {"lr": 3.0}),
+        ("--use_dali yes --lr 3", {"lr": 3.0}),
+    ],
+)
+def test_words_of_other_programs(words, expected, capsys):
+    found = parse(Lenient, words.split(), prog="p", description="")
+    assert found == replace(Lenient(), **expected)
+    said = "--use_dali has nothing to do here: it is not needed\n" * ("--use_dali" in words)
+    said += "--start alone has nothing to do here: that is how it is\n" * words.endswith("--start")
+    assert capsys.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize("words", ["--weights", "--weights --lr 1", "--stars./here"])
+def test_leniency_has_bounds(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(Lenient, words.split(), prog="p", description="")
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"/--weights: expected one argument$|unrecognized arguments: --stars", error)
 
 
 def test_a_value_that_the_dataclass_refuses_is_a_value_error():

@@ -1,11 +1,13 @@
 """Training does what its recipe says, selects as it is told, and gives back what it borrows."""
 
+import json
 import re
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.reference import REFERENCE, needs_reference
 from tests.training.tiny_run import tiny_accuracy, tiny_batches, tiny_images, tiny_network
 from utils.metrics.accuracy import Accuracy
 from utils.runs.checkpoint import load_file, load_weights, weights_of
@@ -55,6 +57,34 @@ def test_an_epoch_is_sgd_on_each_batch_once():
     for parameter, expected in zip(model.parameters(), reference.parameters(), strict=True):
         assert torch.equal(parameter, expected)
     assert not any(module.training for module in model.modules())
+
+
+@needs_reference
+def test_label_smoothing_is_that_of_hrankplus():
+    text = (REFERENCE / "interfaces.md").read_text()
+    official = json.loads(re.search(r"Label-smoothing check .*?`(\{.*\})`", text)[1])
+    logits, labels = torch.tensor(official["logits"]), torch.tensor(official["targets"])
+    model = torch.nn.Linear(4, 4, bias=False)
+    torch.nn.init.eye_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    outcome = train_epoch(model, [(logits, labels)], optimizer, label_smoothing=official["eps"])
+    assert outcome.loss == pytest.approx(official["loss"], rel=1e-6)
+
+
+def test_each_step_has_the_learning_rate_of_its_place_in_the_warm_up(tmp_path, monkeypatch):
+    recipe, seen = Recipe(epochs=3, lr=0.05, warmup_epochs=2), []
+    take_step = torch.optim.SGD.step
+
+    def watched(optimizer, *args):
+        seen.append(optimizer.param_groups[0]["lr"])
+        return take_step(optimizer, *args)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    result = fitted(tmp_path, recipe=recipe)
+    assert seen == [
+        learning_rate(recipe, epoch, step, 4) for epoch in range(3) for step in range(4)
+    ]
+    assert [record["lr"] for record in result.epochs] == seen[3::4]
 
 
 def test_after_step_sees_every_step():

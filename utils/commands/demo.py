@@ -6,7 +6,8 @@ from typing import Any
 
 from models.rank_layers import rank_layers
 from utils.commands.inputs import DeviceOptions, note
-from utils.commands.prune import PruneConfig, prune_command
+from utils.commands.prune import prune_command
+from utils.commands.prune_options import PruneConfig
 from utils.commands.ranks import RankConfig, ranks_command
 from utils.commands.summary import summary_markdown
 from utils.commands.train import TrainConfig, train_command
@@ -56,7 +57,7 @@ def _steps(config: DemoConfig) -> tuple[TrainConfig, RankConfig, PruneConfig]:
         **shared,
         resume=baseline.best,
         rank_conv=ranks,
-        compress_rate=config.compress_rate or f"[0.35]*{len(rank_layers(ARCH).layers)}",
+        compress_rate=config.compress_rate or f"[0.35]*{rank_layers(ARCH).num_rates}",
         epochs=config.epochs,
         lr=0.05,
         lr_schedule="cosine",

@@ -1,5 +1,6 @@
 """`main.py evaluate`: accuracy, cost, size and latency of a checkpoint, dense or pruned."""
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from utils.commands.inputs import (
     DataOptions,
     DeviceOptions,
     NetworkOptions,
+    arch_name,
     checkpoint_of,
     open_device,
     open_images,
@@ -18,15 +20,38 @@ from utils.metrics.accuracy import measure_accuracy
 from utils.metrics.cost import physical_cost
 from utils.metrics.latency import measure_latency
 from utils.runs.environment import environment
+from utils.runs.job_folder import JobFolder
 from utils.runs.options import option
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(NetworkOptions, DataOptions, DeviceOptions):
+class TestedOptions(NetworkOptions):
+    """Which network is tested."""
+
+    test_model_dir: Path | None = option(
+        None,
+        "checkpoint to test instead, or a job folder, also of the official code",
+        metavar="CKPT",
+        group="network",
+    )
+
+    def tested(self) -> Path | None:
+        """Return the checkpoint to test; see `checkpoint_of`."""
+        if self.test_model_dir is None:
+            return checkpoint_of(self)
+        return _checkpoint_in(self.test_model_dir)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(TestedOptions, DataOptions, DeviceOptions):
     """Options of `main.py evaluate`."""
 
     arch: str | None = option(
-        None, "architecture; a pruned file names its own", metavar="ARCH", group="network"
+        None,
+        "architecture; a pruned file names its own",
+        metavar="ARCH",
+        type=arch_name,
+        group="network",
     )
     split: str = option("test", "which images", choices=("train", "test"), group="data")
     latency_batch_size: int = option(1, "images per timed forward pass", group="run")
@@ -46,7 +71,7 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
         ValueError: bad input.
     """
     device = open_device(config.device, config.gpu)
-    path = checkpoint_of(config)
+    path = config.tested()
     network = open_network(config.arch, path, config.seed)
     model = network.model.to(device)
     images = open_images(
@@ -59,6 +84,7 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
     repeated = batch[:1].expand(config.latency_batch_size, -1, -1, -1).contiguous()
     latency = measure_latency(model, repeated)
     return {
+        "command": "evaluate",
         "arch": network.arch,
         "checkpoint": None if path is None else str(path),
         "form": network.form,
@@ -73,6 +99,30 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
         "latency": asdict(latency),
         "environment": environment(device),
     }
+
+
+def _checkpoint_in(place: Path) -> Path:
+    """Return what the job folder `place`, of these commands or the official ones, ends with.
+
+    Raises:
+        ValueError: it holds none of the files that they write.
+    """
+    if not place.is_dir():
+        return place
+    job = JobFolder(place)
+    convs = {
+        int(match[1]): path
+        for path in place.glob("pruned_checkpoint/*.pt")
+        if (match := re.search(r"_cov(\d+)$", path.stem))
+    }
+    last = [convs[max(convs)]] if convs else []
+    found = [path for path in (job.pruned, job.best, place / "model_best.pth.tar") if path.exists()]
+    if not found + last:
+        raise ValueError(
+            f"--test_model_dir {place} holds no checkpoint: expected pruned.pt, "
+            "checkpoints/best.pt, model_best.pth.tar or pruned_checkpoint/ARCH_cov<i>.pt"
+        )
+    return (found + last)[0]
 
 
 def evaluate_text(found: dict[str, Any]) -> str:

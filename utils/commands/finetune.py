@@ -1,10 +1,12 @@
 """Fine-tuning of a pruned network: all at once, or conv by conv as the paper does."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn as nn
 
 from models.channel_graph import ChannelGraph
+from models.rank_layers import rank_layers
 from utils.commands.inputs import Images
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.plan import PruningPlan
@@ -14,6 +16,21 @@ from utils.runs.log import RunLog
 from utils.training.loop import FitResult, fit
 from utils.training.schedules import Recipe
 from utils.training.stage import read_progress
+
+# Official stages go rate by rate, but ResNet-50's block by block: they end with these rates' convs.
+_STAGE_ENDS = {"resnet_50": (1, 5, 8, 11, 15, 18, 21, 24, 28, 31, 34, 37, 40, 43, 47, 50, 53)}
+
+
+def stages_of(arch: str, start_cov: int = 0) -> list[tuple[int, slice]]:
+    """Return (number of the stage's last rate, which layers of the plan it masks) of each stage.
+
+    Stages that end within the first `start_cov` rates are over.
+    """
+    known = rank_layers(arch)
+    ends = _STAGE_ENDS.get(arch, range(1, known.num_rates + 1))
+    stops = [sum(layer.rate < end for layer in known.layers) for end in ends]
+    stages = zip(ends, map(slice, [0, *stops], stops), strict=False)
+    return [(end, layers) for end, layers in stages if end > start_cov]
 
 
 @dataclass(frozen=True)
@@ -30,20 +47,26 @@ class Finetuning:
         """Fine-tune once; `model` ends with the best weights. Masks, if any, hold at every step."""
         return self._stage(model, masks, "finetune", epochs_before=0)
 
-    def layerwise(self, model: nn.Module, graph: ChannelGraph, plan: PruningPlan) -> FitResult:
-        """Mask one conv more, fine-tune, keep the best, and so on through the plan.
+    def layerwise(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        plan: PruningPlan,
+        stages: Sequence[tuple[int, slice]],
+    ) -> FitResult:
+        """Mask the convs of one stage more, fine-tune, keep the best, and so on to the last.
 
-        Convs that lose no filter are passed over. Returns the outcome of the last stage.
+        Stages whose convs lose no filter are passed over. Returns the outcome of the last stage.
         """
         progress = read_progress(self.job)
         finished = progress.finished if progress else ()
         result, done = None, 0
-        for number, layer in enumerate(plan.layers, start=1):
+        for number, layers in stages:
             stage = f"conv {number:03d}"
-            if not layer.removed:
+            if not any(layer.removed for layer in plan.layers[layers]):
                 continue
             if stage not in finished:
-                masks = ChannelMasks(model, graph, plan.masks(first=number))
+                masks = ChannelMasks(model, graph, plan.masks(first=layers.stop))
                 masks.apply()
                 result = self._stage(model, masks, stage, epochs_before=done)
             done += self.recipe.epochs

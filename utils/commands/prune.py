@@ -5,110 +5,44 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn as nn
 
-from utils.commands.finetune import Finetuning
+from utils.commands.done_convs import with_done_convs
+from utils.commands.evaluate import EvaluateConfig, evaluate_command, evaluate_text
+from utils.commands.finetune import Finetuning, stages_of
 from utils.commands.inputs import (
     RESULTS,
-    DataOptions,
-    DeviceOptions,
     Images,
-    NetworkOptions,
     checkpoint_of,
     note,
     open_dense_network,
     open_device,
     open_images,
 )
-from utils.commands.plan import Planned, expand_rates, make_plan
-from utils.commands.prune_zeros import remove_zeros
+from utils.commands.measuring import check_removed, latencies
+from utils.commands.plan import Planned, make_plan
+from utils.commands.prune_options import PruneConfig
+from utils.commands.prune_zeros import remove_zeros, zeros_markdown
 from utils.commands.summary import summary_markdown
-from utils.commands.training_options import TrainingOptions
 from utils.metrics.accuracy import Accuracy
-from utils.metrics.difference import largest_difference
-from utils.metrics.latency import compare_latency
-from utils.pruning.criteria import CRITERIA
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.network_file import Network, write_network
 from utils.pruning.surgery import remove_filters
 from utils.runs.atomic_write import write_json, write_text
-from utils.runs.borrowed_state import evaluating
 from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment
 from utils.runs.job_folder import JobFolder, open_job
 from utils.runs.log import RunLog
-from utils.runs.options import as_dict, option
+from utils.runs.options import as_dict
 
-_PASSING = ("json", "dry_run", "job_dir", "device", "gpu", "remove_zeros")  # change no number
-
-
-@dataclass(frozen=True)
-class PruneConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions):
-    """Options of `main.py prune`."""
-
-    compress_rate: str = option(
-        "", "filters to remove of each conv, e.g. [0.95]+[0.5]*6+[0.9]*4+[0.8]*2", group="pruning"
-    )
-    criterion: str = option("rank", "what scores a filter", choices=CRITERIA, group="pruning")
-    rank_conv: Path | None = option(
-        None,
-        "folder of the rank files (default: rank_conv/ARCH)",
-        flags=("--rank_conv_prefix",),
-        group="pruning",
-    )
-    mode: str = option(
-        "remove",
-        "make tensors smaller, or keep them and hold zeros in them",
-        choices=("remove", "mask"),
-        group="pruning",
-    )
-    schedule: str = option(
-        "oneshot",
-        "prune all convs at once, or conv by conv with fine-tuning in between (the paper's way)",
-        choices=("oneshot", "layerwise"),
-        group="pruning",
-    )
-    group: bool = option(
-        False,
-        "prune layers that a sum ties together, at the mean of their rates and scores",
-        group="pruning",
-    )
-    round_to: int = option(
-        1, "round the filters that stay up to a multiple of this", metavar="K", group="pruning"
-    )
-    remove_zeros: bool = option(
-        False, "only remove what is zero already in --resume CKPT", group="pruning"
-    )
-    dry_run: bool = option(False, "print the plan and its costs, write nothing", group="run")
-    job_dir: Path | None = option(
-        None,
-        "folder of the run (default: result/ARCH/prune_..., named by the options)",
-        group="run",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.remove_zeros:
-            if self.compress_rate:
-                raise ValueError(
-                    "--remove_zeros removes what is zero already: expected no --compress_rate, "
-                    f"got {self.compress_rate!r}"
-                )
-            return
-        if not self.compress_rate:
-            raise ValueError("--compress_rate is missing: expected rates such as [0.1]+[0.6]*54")
-        expand_rates(self.compress_rate, self.arch)
-        if self.round_to < 1:
-            raise ValueError(f"--round_to is {self.round_to}: expected 1 or more")
-        if self.epochs < 0 or (self.epochs == 0 and self.schedule == "layerwise"):
-            raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
-        if self.epochs:
-            self.recipe(self.seed)
+# They change no number of a pruning run.
+_PASSING = ("json", "dry_run", "job_dir", "device", "gpu", "remove_zeros", "test_only")
+_PASSING += ("test_model_dir", "workers", "force")
 
 
 def prune_command(config: PruneConfig) -> dict[str, Any]:
@@ -119,22 +53,15 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input, or a folder that holds a run with other options.
     """
+    if config.test_only:
+        return _evaluated(config)
     checkpoint = checkpoint_of(config)
     if config.remove_zeros:
         run = {"seed": config.seed, "job_dir": config.job_dir, "dry_run": config.dry_run}
         return remove_zeros(config.arch, checkpoint, **run)
     dense = open_dense_network(config.arch, checkpoint, config.seed)
     identity = _identity(config, checkpoint)
-    planned = make_plan(
-        dense,
-        compress_rate=config.compress_rate,
-        criterion=config.criterion,
-        rank_folder=config.rank_conv or Path("rank_conv") / config.arch,
-        checkpoint_sha256=identity["checkpoint_sha256"],
-        seed=config.seed,
-        group=config.group,
-        round_to=config.round_to,
-    )
+    planned = _plan(config, dense, identity["checkpoint_sha256"])
     summary = {
         "command": "prune",
         "arch": config.arch,
@@ -170,6 +97,38 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     return summary
 
 
+def prune_text(summary: Mapping[str, Any]) -> str:
+    """Return what `prune_command` returned, for people: Markdown, or what `evaluate` says."""
+    if summary["command"] == "evaluate":
+        return evaluate_text(summary)
+    return zeros_markdown(summary) if "remove_zeros" in summary else summary_markdown(summary)
+
+
+def _evaluated(config: PruneConfig) -> dict[str, Any]:
+    """Return what `evaluate` finds out with the same options."""
+    names = {field.name for field in fields(EvaluateConfig)} & set(vars(config))
+    return evaluate_command(EvaluateConfig(**{name: getattr(config, name) for name in names}))
+
+
+def _plan(config: PruneConfig, dense: Network, checkpoint_sha256: str | None) -> Planned:
+    """Plan what goes, the convs included that are pruned already."""
+    planned = make_plan(
+        dense,
+        compress_rate=config.compress_rate,
+        layout=config.layout,
+        criterion=config.criterion,
+        rank_folder=config.rank_conv or Path("rank_conv") / config.arch,
+        checkpoint_sha256=checkpoint_sha256,
+        seed=config.seed,
+        group=config.group,
+        round_to=config.round_to,
+        force=config.force,
+    )
+    if config.start_cov == 0:
+        return planned
+    return with_done_convs(planned, config.start_cov, config.resume_mask)
+
+
 def _run(
     config: PruneConfig, planned: Planned, images: Images, job: JobFolder, log: RunLog
 ) -> dict[str, Any]:
@@ -181,18 +140,19 @@ def _run(
     masks = ChannelMasks(masked, planned.graph, planned.plan.masks())
     masks.apply()
     slim = planned.slim.to(images.device)
-    difference = _largest_difference(masked, slim, images)
+    difference = check_removed(masked, slim, images)
     note(f"removed = masked on real images: largest difference {difference['largest']:.2e}")
     accuracies["pruned"] = images.accuracies(masked)
     started = time.perf_counter()
     model, result = slim if config.mode == "remove" else masked, None
     if config.epochs:
-        tuning = Finetuning(images, config.recipe(config.seed), config.select_on, job, log)
+        tuning = Finetuning(images, config.training_recipe(config.seed), config.select_on, job, log)
         if config.schedule == "oneshot":
             result = tuning.oneshot(model, None if config.mode == "remove" else masks)
         else:
             model = copy.deepcopy(dense)
-            result = tuning.layerwise(model, planned.graph, planned.plan)
+            stages = stages_of(config.arch, config.start_cov)
+            result = tuning.layerwise(model, planned.graph, planned.plan, stages)
             if config.mode == "remove":
                 model = remove_filters(model, planned.graph, planned.plan.masks())
         accuracies |= {"finetuned_best": result.best, "finetuned_last": result.last}
@@ -205,7 +165,7 @@ def _run(
         "best_epoch": None if result is None else result.best_epoch + 1,
         "train_images": len(images.train),
         "seconds_of_finetuning": seconds,
-        "latency": _latencies(dense, model, images),
+        "latency": latencies(dense, model, images),
         "pruned_file_bytes": job.pruned.stat().st_size,
         "pruned_file": str(job.pruned),
     }
@@ -257,34 +217,8 @@ def _log_plan(log: RunLog, planned: Planned, layers: list[dict[str, Any]]) -> No
             },
             step=number,
         )
-        log.histogram(f"scores/{number:03d} {layer['conv']}", planned.scores[layer["conv"]], step=0)
-
-
-def _largest_difference(masked: nn.Module, slim: nn.Module, images: Images) -> dict[str, float]:
-    """Return the largest |removed - masked| logit on a batch of test images, and their scale.
-
-    Raises:
-        RuntimeError: they differ by more than float32 rounding; that would be our bug.
-    """
-    batch, _ = next(images.evaluation_batches(images.test))
-    with evaluating(masked), evaluating(slim):
-        largest, scale = largest_difference(masked, slim, batch)
-    if not largest <= 1e-3 * max(scale, 1.0):
-        raise RuntimeError(f"removed and masked logits differ by {largest} at a scale of {scale}")
-    return {"largest": largest, "logit_scale": scale, "images": len(batch)}
-
-
-def _latencies(dense: nn.Module, pruned: nn.Module, images: Images) -> dict[str, Any]:
-    """Return the latency of both networks on one image and on a batch, timed in turns."""
-    batch, _ = next(images.evaluation_batches(images.test))
-    networks = {"dense": dense, "pruned": pruned}
-    return {
-        name: {state: asdict(found) for state, found in timed.items()}
-        for name, timed in (
-            ("one_image", compare_latency(networks, batch[:1], repeats=20)),
-            ("batch", compare_latency(networks, batch, repeats=5, warmup=1)),
-        )
-    }
+    for number, (conv, scores) in enumerate(planned.scores.items(), start=1):
+        log.histogram(f"scores/{number:03d} {conv}", scores, step=0)
 
 
 def _network(config: PruneConfig, planned: Planned, model: nn.Module) -> Network:

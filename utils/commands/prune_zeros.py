@@ -12,7 +12,6 @@ import torch.nn as nn
 from models.registry import example_images
 from utils.commands.inputs import RESULTS, open_network
 from utils.commands.plan import check_finite
-from utils.commands.summary import summary_markdown
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.difference import largest_difference
 from utils.paper.markdown import table
@@ -68,11 +67,6 @@ def remove_zeros(
     if not dry_run:
         _write(summary, removal, dense, job_dir or RESULTS / arch / "remove_zeros")
     return summary
-
-
-def prune_text(summary: Mapping[str, Any]) -> str:
-    """Return the summary of `prune`, with or without `--remove_zeros`, as Markdown."""
-    return zeros_markdown(summary) if "remove_zeros" in summary else summary_markdown(summary)
 
 
 def zeros_markdown(summary: Mapping[str, Any]) -> str:

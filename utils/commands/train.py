@@ -15,7 +15,7 @@ from utils.commands.inputs import (
     open_device,
     open_images,
 )
-from utils.commands.training_options import TrainingOptions
+from utils.commands.training_options import TrainingOptions, schedule_name
 from utils.metrics.cost import physical_cost
 from utils.runs.atomic_write import write_json
 from utils.runs.environment import environment
@@ -33,7 +33,12 @@ class TrainConfig(TrainingOptions, DataOptions, ArchOptions, DeviceOptions):
     epochs: int = option(160, "epochs", group="training")
     lr: float = option(0.1, "learning rate", flags=("--learning_rate",), group="training")
     lr_schedule: str = option(
-        "cosine", "how it falls", choices=SCHEDULES, flags=("--lr_type",), group="training"
+        "cosine",
+        "how it falls; cos, exp and fixed are known, too",
+        choices=SCHEDULES,
+        flags=("--lr_type",),
+        type=schedule_name,
+        group="training",
     )
     job_dir: Path | None = option(
         None, "folder of the run (default: result/ARCH/baseline)", group="run"
@@ -41,7 +46,7 @@ class TrainConfig(TrainingOptions, DataOptions, ArchOptions, DeviceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.recipe(self.seed)
+        self.training_recipe(self.seed)
 
 
 def train_command(config: TrainConfig) -> dict[str, Any]:
@@ -61,14 +66,14 @@ def train_command(config: TrainConfig) -> dict[str, Any]:
         model = build_model(config.arch, images.num_classes).to(device)
     folder = config.job_dir or baseline_folder(config.arch).path
     options = {"command": "train", **as_dict(config)}
-    for name in ("json", "job_dir", "device", "gpu"):
+    for name in ("json", "job_dir", "device", "gpu", "workers"):
         del options[name]
     with open_job(folder, options) as job, RunLog(job) as log:
         result = fit(
             model,
             batches_of=images.training_batches(config.train_batch_size, config.seed, "baseline"),
             steps=images.steps(config.train_batch_size),
-            recipe=config.recipe(config.seed),
+            recipe=config.training_recipe(config.seed),
             evaluate=images.accuracies,
             select_on=config.select_on,
             checkpoints=job,

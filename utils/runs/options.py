@@ -2,13 +2,16 @@
 
 import argparse
 import dataclasses
+import re
+import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 Config = TypeVar("Config")
+_GLUED = re.compile(r"(--\w+?)([./].*)")  # a path right behind its flag, which holds no dot
 
 
 def option(
@@ -20,6 +23,8 @@ def option(
     group: str = "options",
     metavar: str | None = None,
     type: Callable[[str], Any] | None = None,
+    may_stand_alone: str = "",
+    presets: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Any:
     """Return a dataclass field that is also a command-line flag.
 
@@ -31,14 +36,22 @@ def option(
         group: the heading of --help under which it is listed.
         metavar: what stands for the value in --help.
         type: makes the value from the word given; read off the annotation where None.
+        may_stand_alone: why the field's own flag, without a value, is legal and has nothing to do.
+        presets: given {field: value} of the flags that were given, this one among them, returns
+            values for other fields; they stand where those fields' own flags are not given.
     """
     metadata = {"help": help, "flags": tuple(flags), "choices": choices, "group": group}
-    metadata |= {"metavar": metavar, "type": type}
+    metadata |= {"metavar": metavar, "type": type, "presets": presets}
+    metadata |= {"may_stand_alone": may_stand_alone}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def add_options(parser: argparse.ArgumentParser, config_class: type) -> None:
-    """Add one flag for each field of a dataclass whose fields are `option`s."""
+    """Add one flag for each field of a dataclass whose fields are `option`s.
+
+    A field whose flag is not given leaves no value behind. The class may name flags that it accepts
+    and has no use for, {flag: why}, as `unneeded`; they may have a value, and leave a note.
+    """
     hints = typing.get_type_hints(config_class)
     groups: dict[str, Any] = {}
     for field in dataclasses.fields(config_class):
@@ -47,8 +60,13 @@ def add_options(parser: argparse.ArgumentParser, config_class: type) -> None:
             groups[title] = parser.add_argument_group(title)
         flags = (f"--{field.name}", *field.metadata["flags"])
         how = _how_to_read(field, hints[field.name])
-        action = groups[title].add_argument(*flags, dest=field.name, default=field.default, **how)
+        action = groups[title].add_argument(*flags, dest=field.name, **how)
+        action.default = argparse.SUPPRESS
         action.help = _help_of(field)  # set late: some actions add the default a second time
+    unneeded = getattr(config_class, "unneeded", {})
+    group = parser.add_argument_group("accepted, with nothing to do here") if unneeded else None
+    for flag, why in unneeded.items():
+        group.add_argument(flag, nargs="?", action=_Unneeded, default=argparse.SUPPRESS, help=why)
 
 
 def parse(
@@ -67,7 +85,12 @@ def parse(
     """
     parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
     add_options(parser, config_class)
-    return config_class(**vars(parser.parse_args(argv)))
+    words = [part for word in argv for part in _unglued(word)]
+    given = vars(parser.parse_args(words))
+    for field in dataclasses.fields(config_class):
+        if field.name in given and field.metadata["presets"]:
+            given = {**field.metadata["presets"](given), **given}
+    return config_class(**given)
 
 
 def as_dict(config: Any) -> dict[str, Any]:
@@ -75,11 +98,42 @@ def as_dict(config: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
+class _Unneeded(argparse.Action):
+    """Says on standard error that a flag has nothing to do here, and why."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        print(f"{option_string} has nothing to do here: {self.help}", file=sys.stderr)
+
+
+class _MayStandAlone(argparse.Action):
+    """Stores a value; the first spelling of the flag may also come without one, for nothing."""
+
+    def __init__(self, *args, why: str, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.why = why
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if values is not None:
+            setattr(namespace, self.dest, values)
+        elif option_string == self.option_strings[0]:
+            print(f"{option_string} alone has nothing to do here: {self.why}", file=sys.stderr)
+        else:
+            raise argparse.ArgumentError(self, "expected one argument")
+
+
+def _unglued(word: str) -> tuple[str, ...]:
+    """Split `--job_dir./result` into flag and value, as an official command line has it."""
+    glued = _GLUED.fullmatch(word)
+    return glued.groups() if glued else (word,)
+
+
 def _how_to_read(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
     """Return the arguments of add_argument that depend on the field's type."""
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction if field.default else "store_true"}
     how = {"type": field.metadata["type"] or _reader_of(hint)}
+    if field.metadata["may_stand_alone"]:
+        how |= {"nargs": "?", "action": _MayStandAlone, "why": field.metadata["may_stand_alone"]}
     return how | {name: field.metadata[name] for name in ("choices", "metavar")}
 
 

@@ -61,7 +61,7 @@ def fit(
 
     Args:
         batches_of: the training batches of an epoch (from 0), the same at each call.
-        steps: how many batches that is, for the progress bar.
+        steps: how many batches that is, for the progress bar and the warm-up.
         evaluate: the accuracies after an epoch, such as {"val": ..., "test": ...}.
         select_on: which of them decides what is best, or "last".
         checkpoints: the run's folder.
@@ -82,11 +82,11 @@ def fit(
     with tqdm(total=recipe.epochs, desc=stage or "training", unit="epoch", mininterval=1) as bar:
         bar.update(len(run.records))
         for epoch in range(len(run.records), recipe.epochs):
-            lr = _set_learning_rate(optimizer, learning_rate(recipe, epoch))
             with _seeded(model, epoch_seed(recipe.seed, stage, epoch)), run.naming(epoch):
                 batches = _with_bar(batches_of(epoch), steps, epoch)
+                batches = _with_learning_rates(batches, optimizer, recipe, epoch=epoch, steps=steps)
                 trained, speed = _timed_epoch(model, batches, optimizer, recipe, after_step)
-                place = {"stage": stage, "epoch": epoch, "lr": lr}
+                place = {"stage": stage, "epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
                 record = place | epoch_record(trained, evaluate(model))
             run.complete(record, images_per_second=speed)
             bar.set_postfix(_postfix(record), refresh=False)
@@ -163,10 +163,14 @@ def _summed(losses: Tensor, correct: Tensor, sizes: Tensor) -> Accuracy:
     return Accuracy(correct=int(correct.sum()), images=images, loss=loss)
 
 
-def _set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    return lr
+def _with_learning_rates(
+    batches: Batches, optimizer: torch.optim.Optimizer, recipe: Recipe, *, epoch: int, steps: int
+) -> Batches:
+    """Yield the batches, and set before each the learning rate of its step."""
+    for step, batch in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, epoch, step, steps)
+        yield batch
 
 
 def _with_bar(batches: Batches, steps: int, epoch: int) -> Batches:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-SCHEDULES = ("step", "cosine", "constant")
+SCHEDULES = ("step", "cosine", "exponential", "constant")
 
 
 @dataclass(frozen=True)
@@ -12,6 +12,7 @@ class Recipe:
 
     `decay_epochs` and `decay_factor` are for the "step" schedule: the learning rate is multiplied
     by the factor from each of these epochs on, counted from 0, as torch's MultiStepLR does.
+    During the first `warmup_epochs` the rate rises with every step.
 
     Raises:
         ValueError: a setting outside its range.
@@ -27,6 +28,7 @@ class Recipe:
     decay_factor: float = 0.1
     seed: int = 0
     label_smoothing: float = 0.0
+    warmup_epochs: int = 0
 
     def __post_init__(self):
         increasing = sorted(set(self.decay_epochs)) == list(self.decay_epochs)
@@ -41,16 +43,34 @@ class Recipe:
         _check("decay_factor", self.decay_factor, 0 < self.decay_factor <= 1, "above 0, at most 1")
         smoothing = self.label_smoothing
         _check("label_smoothing", smoothing, 0 <= smoothing < 1, "0 <= label_smoothing < 1")
+        warmup, most = self.warmup_epochs, f"0 or more, less than the {self.epochs} epochs"
+        _check("warmup_epochs", warmup, 0 <= warmup < self.epochs, most)
 
 
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """Return the learning rate of an epoch, counted from 0; it is the same for the whole epoch."""
+def learning_rate(recipe: Recipe, epoch: int, step: int = 0, steps: int = 1) -> float:
+    """Return the learning rate of step `step` of the `steps` of an epoch, both counted from 0.
+
+    Only the warm-up tells the steps of an epoch apart: it rises in a straight line to 1, at its
+    last step. "exponential" falls to 0.96 of itself with each epoch and, as HRankPlus has it, warms
+    up by one stair an epoch. "cosine" ends its fall with the epochs, and starts it behind the
+    warm-up, before which HRankPlus lets it go on backwards.
+    """
+    rate = recipe.lr * _decay(recipe, epoch)
+    if epoch < recipe.warmup_epochs:
+        done = epoch * steps + (1 if recipe.schedule == "exponential" else step)
+        rate *= (1 + done) / (recipe.warmup_epochs * steps)
+    return rate
+
+
+def _decay(recipe: Recipe, epoch: int) -> float:
     if recipe.schedule == "constant":
-        return recipe.lr
+        return 1.0
+    if recipe.schedule == "exponential":
+        return 0.96**epoch
     if recipe.schedule == "cosine":
-        return recipe.lr * (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
-    decays = sum(epoch >= start for start in recipe.decay_epochs)
-    return recipe.lr * recipe.decay_factor**decays
+        start = recipe.warmup_epochs
+        return (1 + math.cos(math.pi * (epoch - start) / (recipe.epochs - start))) / 2
+    return recipe.decay_factor ** sum(epoch >= start for start in recipe.decay_epochs)
 
 
 def _check(name: str, value: object, legal: bool, expected: str) -> None:

@@ -1,0 +1,128 @@
+"""The options of `main.py prune`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from models.rank_layers import rank_layers
+from utils.commands.evaluate import TestedOptions
+from utils.commands.inputs import DataOptions, DeviceOptions
+from utils.commands.rates import LAYOUTS, read_rates
+from utils.commands.training_options import TrainingOptions
+from utils.pruning.criteria import CRITERIA
+from utils.runs.options import option
+from utils.training.published import RECIPES, recipe_values
+
+_LOADS = "a checkpoint loads as it is, bare or under state_dict, with or without module."
+
+
+@dataclass(frozen=True)
+class PruneConfig(TrainingOptions, TestedOptions, DataOptions, DeviceOptions):
+    """Options of `main.py prune`."""
+
+    unneeded: ClassVar[dict[str, str]] = {
+        "--adjust_prune_ckpt": _LOADS,
+        "--adjust_ckpt": _LOADS,
+        "--use_pretrain": "pruning starts from trained weights, those of --pretrain_dir",
+        "--use_dali": "images are decoded, cropped and flipped without DALI",
+        "--input_image_size": "the architecture knows the size of its images",
+    }
+    compress_rate: str = option(
+        "", "filters to remove of each conv, e.g. [0.95]+[0.5]*6+[0.9]*4+[0.8]*2", group="pruning"
+    )
+    layout: str = option(
+        "hrank",
+        "what the rates stand for: one for each conv, or HRankPlus's one for each stage and block",
+        choices=LAYOUTS,
+        group="pruning",
+    )
+    criterion: str = option("rank", "what scores a filter", choices=CRITERIA, group="pruning")
+    rank_conv: Path | None = option(
+        None,
+        "folder of the rank files (default: rank_conv/ARCH)",
+        flags=("--rank_conv_prefix",),
+        group="pruning",
+    )
+    mode: str = option(
+        "remove",
+        "make tensors smaller, or keep them and hold zeros in them",
+        choices=("remove", "mask"),
+        group="pruning",
+    )
+    schedule: str = option(
+        "oneshot",
+        "prune all convs at once, or conv by conv with fine-tuning in between (the paper's way)",
+        choices=("oneshot", "layerwise"),
+        group="pruning",
+    )
+    force: bool = option(
+        False, "take ranks that were made from another checkpoint", group="pruning"
+    )
+    start_cov: int = option(
+        0,
+        "the first N rates' convs are pruned already, as --resume_mask or zeros in CKPT have it",
+        metavar="N",
+        group="pruning",
+    )
+    resume_mask: Path | None = option(
+        None, "HRank's mask file, for the convs of --start_cov", metavar="FILE", group="pruning"
+    )
+    recipe: str | None = option(
+        None,
+        "procedure of a publication whole; flags given beside it stand",
+        choices=tuple(RECIPES),
+        presets=lambda given: recipe_values(given["recipe"], given.get("dataset")),
+        group="training",
+    )
+    group: bool = option(
+        False,
+        "prune layers that a sum ties together, at the mean of their rates and scores",
+        group="pruning",
+    )
+    round_to: int = option(
+        1, "round the filters that stay up to a multiple of this", metavar="K", group="pruning"
+    )
+    remove_zeros: bool = option(
+        False, "only remove what is zero already in --resume CKPT", group="pruning"
+    )
+    test_only: bool = option(
+        False, "only evaluate --test_model_dir, or --resume CKPT, as `evaluate` does", group="run"
+    )
+    dry_run: bool = option(False, "print the plan and its costs, write nothing", group="run")
+    job_dir: Path | None = option(
+        None,
+        "folder of the run (default: result/ARCH/prune_..., named by the options)",
+        group="run",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.test_only:
+            return
+        if self.remove_zeros:
+            if self.compress_rate:
+                raise ValueError(
+                    "--remove_zeros removes what is zero already: expected no --compress_rate, "
+                    f"got {self.compress_rate!r}"
+                )
+            return
+        if not self.compress_rate:
+            raise ValueError("--compress_rate is missing: expected rates such as [0.1]+[0.6]*54")
+        read_rates(self.compress_rate, self.arch, self.layout)
+        num_rates = rank_layers(self.arch).num_rates
+        if not 0 <= self.start_cov < num_rates:
+            raise ValueError(
+                f"--start_cov is {self.start_cov}: expected at least 0, less than the {num_rates} "
+                f"rates of {self.arch}"
+            )
+        if self.resume_mask is not None and self.start_cov == 0:
+            raise ValueError(
+                f"--resume_mask {self.resume_mask} is for convs that are pruned already: expected "
+                "their number with --start_cov"
+            )
+        if self.round_to < 1:
+            raise ValueError(f"--round_to is {self.round_to}: expected 1 or more")
+        if self.epochs < 0 or (self.epochs == 0 and self.schedule == "layerwise"):
+            raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
+        if self.epochs:
+            self.training_recipe(self.seed)
