@@ -3,30 +3,34 @@
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 from tqdm import tqdm
 
-from models.rank_layers import rank_layers
+from models.rank_layers import SITES, RankLayers, Site, rank_layers
 from utils.commands.inputs import (
     DataOptions,
     DeviceOptions,
     NetworkOptions,
     checkpoint_of,
+    note,
     open_dense_network,
     open_device,
     open_images,
 )
+from utils.commands.rank_report import DRAWS, RankedImages, report_rates, write_report
 from utils.data.gpu_loader import batches, num_batches
-from utils.data.images import ImageSet
+from utils.data.images import ImageSource
 from utils.rank.estimation import RankStatistics, estimate_ranks
 from utils.rank.rank_files import write_ranks
+from utils.rank.rank_study import RankRecorder
 from utils.runs.checkpoint import sha256_of
+from utils.runs.environment import environment
 from utils.runs.options import option
 
 
@@ -34,6 +38,11 @@ from utils.runs.options import option
 class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
     """Options of rank_generation.py."""
 
+    unneeded: ClassVar[dict[str, str]] = {
+        "--adjust_ckpt": "a checkpoint loads as it is, bare or under state_dict",
+        "--start_idx": "all layers are ranked in one sweep of the images",
+        "--job_dir": "the rank files are all that is written",
+    }
     num_images: int = option(500, "images to rank on", group="ranks")
     limit: int | None = option(
         None, "batches to rank on, instead of --num_images (official)", group="ranks"
@@ -43,8 +52,31 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
     augment: bool = option(
         False, "crop and flip the images, as the official code did", group="ranks"
     )
+    sites: str = option(
+        "official",
+        "where the maps are taken: as the official code does (after pooling, after residual sums), "
+        "or each conv's own activation",
+        choices=SITES,
+        group="ranks",
+    )
     output: Path | None = option(
-        None, "folder for the rank files (default: rank_conv/ARCH[_limitN])", group="ranks"
+        None,
+        "folder for the rank files (default: rank_conv/ARCH[_limitN][_sites_conv])",
+        group="ranks",
+    )
+    report: bool = option(
+        False,
+        "also study how far the images decide the ranks, and write tables and figures into "
+        "OUTPUT/report/",
+        group="report",
+    )
+    report_images: tuple[int, ...] = option(
+        (100, 250, 500, 768, 2000), "numbers of images to compare", group="report"
+    )
+    compress_rate: str = option(
+        "",
+        "rates whose cut the report judges (default: those of the official README)",
+        group="report",
     )
 
     def __post_init__(self) -> None:
@@ -53,6 +85,11 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}: expected at least 1")
+        if not self.report_images or min(self.report_images) < 2:
+            given = ",".join(map(str, self.report_images))
+            raise ValueError(f"--report_images is {given!r}: expected numbers of at least 2")
+        if self.report and self.images_wanted < 2:
+            raise ValueError(f"--report on {self.images_wanted} image: expected at least 2")
 
     @property
     def images_wanted(self) -> int:
@@ -60,9 +97,22 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
         return self.num_images if self.limit is None else self.limit * self.batch_size
 
     @property
+    def images_needed(self) -> int:
+        """Number of images to rank for the rank files and the report."""
+        if not self.report:
+            return self.images_wanted
+        return max(DRAWS * self.images_wanted, *self.report_images)
+
+    @property
+    def rank_layers(self) -> RankLayers:
+        """The convs to rank, and where."""
+        return rank_layers(self.arch, self.sites)
+
+    @property
     def folder(self) -> Path:
         """Where the rank files go."""
         suffix = "" if self.limit is None else f"_limit{self.limit}"
+        suffix += "" if self.sites == "official" else f"_sites_{self.sites}"
         return self.output or Path("rank_conv") / f"{self.arch}{suffix}"
 
 
@@ -75,50 +125,105 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input; nothing is written then.
     """
-    layers = rank_layers(config.arch).layers
+    layers = config.rank_layers.layers
+    rates = report_rates(config.arch, config.compress_rate) if config.report else None
+    if config.compress_rate and rates is None:
+        note("--compress_rate has nothing to do here: the network is ranked before it is pruned")
     _check_writable(config.folder)
     device = open_device(config.device, config.gpu)
     checkpoint = checkpoint_of(config)
     network = open_dense_network(config.arch, checkpoint, config.seed)
     model = network.model.to(device)
-    images = _chosen_images(config, network.num_classes, device)
+    pool = _chosen_images(config, network.num_classes, device)
+    images = pool.subset(range(config.images_wanted))
+    recorder = RankRecorder() if config.report else None
     started = time.perf_counter()
-    found = _with_bar(model, images, config)
+    found = _with_bar(model, images, config, device, recorder=recorder)
     seconds = time.perf_counter() - started
-    write_ranks(config.folder, layers, found, _provenance(config, checkpoint, images))
-    return {
+    provenance = _provenance(config, checkpoint, images, device)
+    write_ranks(config.folder, layers, found, provenance)
+    result = {
         "arch": config.arch,
         "folder": str(config.folder),
-        "files": len(layers),
+        "files": len({layer.file for layer in layers}),
         "images": len(images),
-        "maps": sum(len(found[layer.site].total) for layer in layers) * len(images),
+        "maps": sum(len(ranks.total) for ranks in found.values()) * len(images),
         "seconds": seconds,
         "layers": [
             {
                 "conv": layer.conv,
-                "site": layer.site,
+                "site": str(layer.site),
                 "map_size": list(found[layer.site].map_size),
                 "mean_rank": float(found[layer.site].mean.mean()),
             }
             for layer in layers
         ],
     }
+    if rates is not None:
+        folder = config.folder / "report"
+        summary = write_report(
+            folder,
+            _rank_further(model, pool, config, device, recorder=recorder),
+            rates,
+            layers=result["layers"],
+            counts=config.report_images,
+            batch_size=config.batch_size,
+            provenance=provenance | {"environment": environment(device)},
+        )
+        result["report"] = {"folder": str(folder), **summary["overall"]}
+    return result
 
 
-def _with_bar(model: nn.Module, images: ImageSet, config: RankConfig) -> dict[str, RankStatistics]:
+def _rank_further(
+    model: nn.Module,
+    pool: ImageSource,
+    config: RankConfig,
+    device: torch.device,
+    *,
+    recorder: RankRecorder,
+) -> RankedImages:
+    """Rank the rest of the pool, which the report needs, and the images of the rank files varied.
+
+    `recorder` holds the ranks of those already.
+    """
+    wanted = config.images_wanted
+    _with_bar(model, pool.subset(range(wanted, len(pool))), config, device, recorder=recorder)
+    other_way = replace(config, augment=not config.augment)
+    varied = _with_bar(model, pool.subset(range(wanted)), other_way, device)
+    layers = [layer for layer in config.rank_layers.layers if layer.follows is None]
+    ranks = recorder.ranks()
+    return RankedImages(
+        {layer.conv: ranks[layer.site] for layer in layers},
+        {layer.conv: varied[layer.site].mean for layer in layers},
+        wanted,
+    )
+
+
+def _with_bar(
+    model: nn.Module,
+    images: ImageSource,
+    config: RankConfig,
+    device: torch.device,
+    *,
+    recorder: RankRecorder | None = None,
+) -> dict[Site, RankStatistics]:
     """Rank all layers under a bar that counts a step for each layer of each batch."""
-    sites = [layer.site for layer in rank_layers(config.arch).layers]
+    sites = config.rank_layers.sites()
     steps = num_batches(images, config.batch_size) * len(sites)
     with tqdm(total=steps, unit="layer", desc="ranks", mininterval=0.5) as bar:
 
-        def advance(site: str) -> None:
-            bar.set_postfix_str(site, refresh=False)
+        def advance(site: Site, ranks: Tensor) -> None:
+            if recorder is not None:
+                recorder(site, ranks)
+            bar.set_postfix_str(str(site), refresh=False)
             bar.update()
 
-        return estimate_ranks(model, sites, _images_of(config, images), after_layer=advance)
+        return estimate_ranks(model, sites, _images_of(config, images, device), after_layer=advance)
 
 
-def _provenance(config: RankConfig, checkpoint: Path | None, images: ImageSet) -> dict[str, Any]:
+def _provenance(
+    config: RankConfig, checkpoint: Path | None, images: ImageSource, device: torch.device
+) -> dict[str, Any]:
     """Return what the manifest says of how the ranks were made."""
     return {
         "arch": config.arch,
@@ -126,13 +231,14 @@ def _provenance(config: RankConfig, checkpoint: Path | None, images: ImageSet) -
         "checkpoint_sha256": None if checkpoint is None else sha256_of(checkpoint),
         "dataset": images.name,
         "split": config.split,
+        "sites": config.sites,
         "images": len(images),
         "augment": config.augment,
         "normalization": config.normalization,
         "seed": config.seed,
         "dtype": "float32",
         "method": "torch.linalg.matrix_rank",
-        "device": str(images.images.device),
+        "device": str(device),
         "torch": torch.__version__,
     }
 
@@ -147,26 +253,27 @@ def _check_writable(folder: Path) -> None:
         )
 
 
-def _chosen_images(config: RankConfig, num_classes: int, device: torch.device) -> ImageSet:
-    """Return the first `images_wanted` images of the split, in an order drawn by the seed."""
+def _chosen_images(config: RankConfig, num_classes: int, device: torch.device) -> ImageSource:
+    """Return the first `images_needed` images of the split, in an order drawn by the seed."""
     data = open_images(config, config.arch, device, seed=config.seed, num_classes=num_classes)
     source = data.train if config.split == "train" else data.test
-    if config.images_wanted > len(source):
+    if config.images_needed > len(source):
+        report = " and to report on (see --report_images)" * config.report
         raise ValueError(
-            f"{config.images_wanted} images to rank on: expected at most "
+            f"{config.images_needed} images to rank on{report}: expected at most "
             f"the {len(source)} of {source.name!r}"
         )
     generator = torch.Generator().manual_seed(config.seed)
-    return source.subset(torch.randperm(len(source), generator=generator)[: config.images_wanted])
+    return source.subset(torch.randperm(len(source), generator=generator)[: config.images_needed])
 
 
-def _images_of(config: RankConfig, images: ImageSet) -> Iterator[Tensor]:
+def _images_of(config: RankConfig, images: ImageSource, device: torch.device) -> Iterator[Tensor]:
     seed = config.seed if config.augment else None
     for chosen, _ in batches(
         images,
         config.batch_size,
         config.normalization,
-        device=images.images.device,
+        device=device,
         augment=config.augment,
         seed=seed,
     ):
@@ -181,11 +288,13 @@ def ranks_text(result: dict[str, Any]) -> str:
         for number, row in enumerate(result["layers"], start=1)
     ]
     header = f"{'layer':>5s}  {'conv':22s}  {'map':9s}  mean rank"
+    report = f"report: {result['report']['folder']}/" if "report" in result else ""
     return "\n".join(
         [
             header,
             *rows,
             f"\n{result['files']} rank files in {result['folder']}/ from {result['images']} images"
             f" ({result['maps']:,} feature maps) in {result['seconds']:.1f} s",
+            *filter(None, [report]),
         ]
     )

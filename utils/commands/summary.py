@@ -61,8 +61,8 @@ def _ties(layers: Sequence[Mapping[str, Any]]) -> list[str]:
     if not tied:
         return []
     return [
-        f"Filters tie at the cut in {len(tied)} convs ({', '.join(tied)}): of equal scores the lower "
-        "index goes; the official code's unstable sort may keep another of them."
+        f"Filters tie at the cut in {len(tied)} convs ({', '.join(tied)}): of equal scores the "
+        "lower index goes; the official code's unstable sort may keep another of them."
     ]
 
 

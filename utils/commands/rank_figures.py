@@ -1,0 +1,142 @@
+"""The figures of a rank report, drawn where matplotlib is installed."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from utils.commands.inputs import note
+from utils.rank.rank_study import mean_ranks_by_batch
+from utils.runs.atomic_write import atomic_open
+
+PANELS = 6  # layers that the figure of mean ranks by batch shows
+_DARK, _MIDDLE, _LIGHT = "#440154", "#21918c", "#b5c72c"  # of viridis
+_INCHES, _DPI = 9.0, 150
+
+
+def write_figures(
+    folder: Path, ranks: Mapping[str, Tensor], summary: Mapping[str, Any], batch_size: int
+) -> None:
+    """Write mean_ranks.png, noise.png, cuts.png and choices.png; without matplotlib, say so.
+
+    `ranks` is {conv: [images, filters]}; `summary` holds the numbers of the other three.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        note("no figures: matplotlib is not installed (pip install matplotlib)")
+        return
+
+    def draw(name: str, height: float, paint: Callable[[Any], None]) -> None:
+        figure = Figure(figsize=(_INCHES, height), dpi=_DPI, layout="constrained")
+        paint(figure)
+        with atomic_open(folder / f"{name}.png") as file:
+            figure.savefig(file, format="png")
+
+    draw("mean_ranks", 6, lambda figure: _mean_ranks(figure, ranks, batch_size))
+    draw("noise", 4, lambda figure: _noise(figure, ranks, summary))
+    draw("cuts", 4, lambda figure: _cuts(figure, summary))
+    draw("choices", 4, lambda figure: _choices(figure, summary))
+
+
+def _mean_ranks(figure: Any, ranks: Mapping[str, Tensor], batch_size: int) -> None:
+    """Mean rank of every filter (columns) in each whole batch (rows), for layers along the way."""
+    convs = list(ranks)
+    batch_size = min(batch_size, len(ranks[convs[0]]))
+    chosen = dict.fromkeys(convs[round(k * (len(convs) - 1) / (PANELS - 1))] for k in range(PANELS))
+    axes = figure.subplots(math.ceil(len(chosen) / 3), 3, squeeze=False).flatten()
+    for axis in axes[len(chosen) :]:
+        axis.set_axis_off()
+    for axis, conv in zip(axes, chosen, strict=False):
+        means = mean_ranks_by_batch(ranks[conv], batch_size)
+        batches, filters = means.shape
+        image = axis.imshow(
+            means.numpy(),
+            aspect="auto",
+            cmap="viridis",
+            interpolation="nearest",
+            extent=(-0.5, filters - 0.5, batches + 0.5, 0.5),
+        )
+        _count_in_whole_numbers(axis.xaxis, axis.yaxis)
+        axis.set(title=conv, xlabel="filter", ylabel="batch")
+        figure.colorbar(image, ax=axis)
+    figure.suptitle(f"Mean rank of every filter in every batch of {batch_size} images")
+
+
+def _noise(figure: Any, ranks: Mapping[str, Tensor], summary: Mapping[str, Any]) -> None:
+    """How much the scores of a layer's filters differ, beside how well they are known."""
+    layers, images = summary["layers"], summary["images"]
+    axis = figure.subplots()
+    numbers = range(1, len(layers) + 1)
+    for number, layer in enumerate(layers, start=1):
+        deviations = ranks[layer["conv"]][:images].double().std(0)  # [C]
+        label = "rank over the images, a dot a filter" if number == 1 else None
+        places = [number] * len(deviations)
+        axis.plot(places, deviations, ".", color=_MIDDLE, alpha=0.5, markersize=3, label=label)
+    spreads = [layer["spread_of_scores"] for layer in layers]
+    errors = [layer["standard_error"] for layer in layers]
+    axis.plot(numbers, spreads, "o", color=_DARK, label="scores over the filters of a layer")
+    axis.plot(numbers, errors, "^", color=_LIGHT, label="standard error of a score")
+    axis.set(yscale="log", xlabel="layer", ylabel="standard deviation, in ranks")
+    axis.set_title(f"{summary['arch']}: what {images} images say of the scores")
+    _count_in_whole_numbers(axis.xaxis)
+    figure.legend(loc="outside lower center", ncols=3)
+
+
+def _cuts(figure: Any, summary: Mapping[str, Any]) -> None:
+    """The gap at every layer's cut, in its standard errors."""
+    axis = figure.subplots()
+    cuts = [(number, x["cut"]) for number, x in enumerate(summary["layers"], start=1) if x["cut"]]
+    kinds = {
+        "clear": ("o", _DARK, lambda cut: not cut["inside_noise"]),
+        "inside the noise": ("s", _MIDDLE, lambda cut: cut["inside_noise"] and not cut["tied"]),
+        "tie": ("X", _LIGHT, lambda cut: cut["tied"]),
+    }
+    for label, (marker, color, belongs) in kinds.items():
+        points = [(number, _in_errors(cut)) for number, cut in cuts if belongs(cut)]
+        places, widths = zip(*points, strict=True) if points else ((), ())
+        axis.plot(places, widths, marker, color=color, label=f"{label}: {len(points)}")
+    axis.axhspan(0, 2, color="grey", alpha=0.2, linewidth=0, label="2 standard errors")
+    axis.set_yscale("symlog", linthresh=2)
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set(xlabel="layer", ylabel="gap at the cut, in standard errors")
+    axis.set_title(
+        f"{summary['arch']}: lowest kept minus highest removed score, {summary['images']} images"
+    )
+    _count_in_whole_numbers(axis.xaxis)
+    axis.legend()
+
+
+def _in_errors(cut: Mapping[str, Any]) -> float:
+    """Return a cut's gap in its standard errors; a gap without any error is not drawn."""
+    if cut["tied"]:
+        return 0.0
+    return cut["gap"] / cut["standard_error"] if cut["standard_error"] else math.inf
+
+
+def _choices(figure: Any, summary: Mapping[str, Any]) -> None:
+    """The share of kept filters that two choices have in common, layer by layer."""
+    axis = figure.subplots()
+    cut_layers = [(n, layer) for n, layer in enumerate(summary["layers"], start=1) if layer["cut"]]
+    numbers = [number for number, _ in cut_layers]
+    for name, label, marker, color in (
+        ("draws", "two draws of images", "o", _DARK),
+        ("augmentation", "plain and augmented", "s", _MIDDLE),
+    ):
+        shares = [100 * layer["common"][name] for _, layer in cut_layers]
+        axis.plot(numbers, shares, f"{marker}-", color=color, markersize=4, label=label)
+    chance = [100 * layer["kept"] / layer["filters"] for _, layer in cut_layers]
+    axis.plot(numbers, chance, "k:", label="two random choices")
+    axis.set(xlabel="layer", ylabel="kept filters in common, %", ylim=(0, 103))
+    axis.set_title(f"{summary['arch']}: the same choice from other images? ({summary['images']})")
+    _count_in_whole_numbers(axis.xaxis)
+    axis.legend(loc="lower right")
+
+
+def _count_in_whole_numbers(*axes: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
