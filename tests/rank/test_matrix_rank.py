@@ -5,7 +5,14 @@ import re
 import pytest
 import torch
 
-from utils.rank.matrix_rank import map_ranks
+from utils.rank.inertia import EPS32, UNDECIDED
+from utils.rank.matrix_rank import Form, forms, map_ranks, rank_method
+
+CPU = torch.device("cpu")
+FORMS = {
+    **forms(CPU),
+    "none, all left to LAPACK": Form(lambda m: torch.full((len(m),), UNDECIDED), 1),
+}
 
 SIZES = [(1, 1), (1, 7), (7, 1), (2, 2), (5, 9), (33, 3), (8, 8), (32, 32)]
 
@@ -42,10 +49,16 @@ def hard_maps(size):
     return maps
 
 
+@pytest.fixture(params=FORMS.values(), ids=FORMS)
+def form(request):
+    """Each way there is on this machine to prove ranks."""
+    return request.param
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_batching_changes_no_rank(size):
+def test_batching_changes_no_rank(size, form):
     for name, maps in hard_maps(size).items():
-        ranks = map_ranks(maps)
+        ranks = map_ranks(maps, form=form)
         assert ranks.dtype == torch.int64 and ranks.shape == (4, 6)
         assert torch.equal(ranks, one_at_a_time(maps.float())), name
 
@@ -65,6 +78,76 @@ def test_the_rank_is_the_number_of_independent_rows_at_any_scale(size, scale):
         assert map_ranks(maps.expand(2, 3, *size)).tolist() == [[rank] * 3] * 2
 
 
+def around_tolerance(size, distance, count=300, seed=0):
+    """Maps [count, 1, *size] with half of their singular values within distance * eps of tau."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = {"generator": generator, "dtype": torch.float64}
+    shorter = min(size)
+    left, right = (torch.linalg.qr(torch.randn(count, n, shorter, **draw)).Q for n in size)
+    values = torch.rand(count, shorter, **draw).sort(1, descending=True).values
+    values[:, 0] = 1
+    near = max(size) + distance * (2 * torch.rand(count, shorter // 2, **draw) - 1)
+    values[:, shorter - shorter // 2 :] = near * EPS32
+    return (left * values[:, None] @ right.mT).float()[:, None]
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 3), (4, 4), (3, 9), (8, 5), (16, 16), (32, 32)])
+@pytest.mark.parametrize("distance", [0.5, 2, 5, 30])
+def test_the_law_holds_where_singular_values_lie_around_the_tolerance(size, distance, form):
+    maps = around_tolerance(size, distance)
+    assert torch.equal(map_ranks(maps, form=form)[:, 0], torch.linalg.matrix_rank(maps)[:, 0])
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 5), (16, 16)])
+def test_exact_ranks_count_float64_singular_values(size, form):
+    maps = around_tolerance(size, 3)
+    values = torch.linalg.svdvals(maps.double())
+    counts = (values > max(size) * EPS32 * values[..., :1]).sum(-1)
+    assert torch.equal(map_ranks(maps, exact=True, form=form), counts)
+    assert not torch.equal(counts, torch.linalg.matrix_rank(maps))  # the case is a hard one
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_law_holds_on_random_structure(seed, form):
+    """Ranks, scales of rows, zeros and repeated rows drawn at random, in all map sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width, rank = (int(torch.randint(1, 20, (), generator=generator)) for _ in range(3))
+    maps = torch.randn(40, 3, height, rank, generator=generator)
+    maps = maps @ torch.randn(40, 3, rank, width, generator=generator)
+    maps *= 10 ** (-8 * torch.rand(40, 1, height, 1, generator=generator))
+    maps = maps.relu() if seed % 2 else maps
+    maps[::2] *= torch.rand(20, 3, height, width, generator=generator) < 0.3
+    maps[::3] = maps[::3, :, torch.randint(0, height, (height,), generator=generator)]
+    assert torch.equal(map_ranks(maps, form=form), torch.linalg.matrix_rank(maps))
+
+
+@pytest.mark.parametrize("size", [(56, 56), (112, 112), (65, 112)])
+def test_the_law_holds_for_large_maps(size, form):
+    maps = torch.cat([of_rank(rank, size)[:1] for rank in (5, 40, min(size))])
+    assert torch.equal(map_ranks(maps, form=form), torch.linalg.matrix_rank(maps))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_change_no_rank_and_come_back(threads, form):
+    maps = torch.cat([m.float() for m in hard_maps((8, 8)).values()])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        ranks = map_ranks(maps, form=form._replace(chunk_bytes=1000))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(ranks, torch.linalg.matrix_rank(maps))
+
+
+def test_the_method_says_who_decides():
+    first = next(iter(forms(CPU)))
+    assert rank_method(CPU) == (
+        f"inertia of float64 Gram matrices ({first}); torch.linalg.matrix_rank near the tolerance"
+    )
+    assert "float64 singular values near" in rank_method(CPU, exact=True)
+
+
 def test_a_singular_value_counts_if_it_exceeds_the_tolerance():
     tolerance = 4 * torch.finfo(torch.float32).eps  # of a 4 x 4 map whose largest one is 1
     maps = torch.stack([torch.diag(torch.tensor([1, 1, t, 0])) for t in (0.9, 1.1)])
@@ -80,11 +163,13 @@ def test_no_maps_have_no_ranks_and_empty_maps_have_rank_zero(shape):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_nan_and_inf_are_counted_in_the_error(value):
-    maps = torch.ones(2, 3, 4, 4)
-    maps[0, 1, 2] = value
-    with pytest.raises(ValueError, match="feature maps: 4 of 96 values are NaN or Inf"):
-        map_ranks(maps)
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (3, 9), (9, 9)])
+def test_nan_and_inf_are_counted_in_the_error(value, size, form):
+    maps = torch.ones(2, 3, *size)
+    maps[0, 1, -1], maps[1, 2, 0, 0] = value, value
+    message = f"feature maps: {size[1] + 1} of {maps.numel()} values are NaN or Inf"
+    with pytest.raises(ValueError, match=message):
+        map_ranks(maps, form=form)
 
 
 def test_a_value_that_float32_cannot_hold_is_an_error():

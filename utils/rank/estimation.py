@@ -1,6 +1,6 @@
 """Average rank of each filter's feature map over images, all layers in one sweep."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.rank_layers import Site
 from utils.rank.matrix_rank import map_ranks
+from utils.runs import processes
 from utils.runs.borrowed_state import evaluating
 
 
@@ -56,6 +57,12 @@ class _Totals:
         self.map_size = (maps.size(2), maps.size(3))
         return ranks
 
+    def on_cpu(self) -> "_Totals":
+        """Return the sums, now on the CPU."""
+        if isinstance(self.total, Tensor):
+            self.total, self.total_of_squares = self.total.cpu(), self.total_of_squares.cpu()
+        return self
+
 
 @torch.no_grad()
 def estimate_ranks(
@@ -68,7 +75,8 @@ def estimate_ranks(
     """Rank the feature maps of every site on all images, in one forward sweep.
 
     Args:
-        batches: images [N, C, H, W], each batch on the model's device.
+        batches: images [N, C, H, W], each batch on the model's device; of several processes, each
+            has its own, and all get the statistics of all.
         after_layer: called with the site and its ranks int64 [N, C] after each layer of each batch.
 
     Returns:
@@ -90,22 +98,26 @@ def estimate_ranks(
         for batch in batches:
             model(batch)
             images += len(batch)
+    images = sum(processes.gathered(images))
     if images == 0:
         raise ValueError("cannot average ranks over no images")
-    return {site: _statistics(sums, images) for site, sums in totals.items()}
+    found = processes.gathered({site: sums.on_cpu() for site, sums in totals.items()})
+    return {site: _statistics(site, [sums[site] for sums in found], images) for site in totals}
 
 
-def _statistics(sums: _Totals, images: int) -> RankStatistics:
-    if not isinstance(sums.total, Tensor):
+def _statistics(site: Site, parts: Sequence[_Totals], images: int) -> RankStatistics:
+    """Return what the sums of all processes, some perhaps of no images, say together."""
+    total = sum(part.total for part in parts)
+    total_of_squares = sum(part.total_of_squares for part in parts)
+    if not isinstance(total, Tensor):
+        raise ValueError(f"layer {str(site)!r} did not run: expected a module that forward calls")
+    ranked = sum(part.images for part in parts)
+    if ranked != images:
         raise ValueError(
-            f"layer {str(sums.site)!r} did not run: expected a module that forward calls"
-        )
-    if sums.images != images:
-        raise ValueError(
-            f"layer {str(sums.site)!r} gave {sums.images} sets of feature maps for {images} "
+            f"layer {str(site)!r} gave {ranked} sets of feature maps for {images} "
             "images: expected a module that forward calls once"
         )
-    return RankStatistics(sums.total.cpu(), sums.total_of_squares.cpu(), images, sums.map_size)
+    return RankStatistics(total, total_of_squares, images, max(part.map_size for part in parts))
 
 
 @contextmanager

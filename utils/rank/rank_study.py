@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
 
 from models.rank_layers import Site
+from utils.runs import processes
 
 
 class RankRecorder:
@@ -20,8 +22,16 @@ class RankRecorder:
         self._parts.setdefault(site, []).append(ranks.to("cpu", torch.int16))
 
     def ranks(self) -> Mapping[Site, Tensor]:
-        """Return {site: int16 [images, filters]}, the images in the order in which they came."""
-        return {site: torch.cat(parts) for site, parts in self._parts.items()}
+        """Return {site: int16 [images, filters]}, the images in the order in which they came.
+
+        Of several processes, each of which took a batch in turn, all get the ranks of all.
+        """
+        found = processes.gathered(self._parts)
+        rounds = {site: zip_longest(*(parts.get(site, ()) for parts in found)) for site in found[0]}
+        return {
+            site: torch.cat([ranks for turn in turns for ranks in turn if ranks is not None])
+            for site, turns in rounds.items()
+        }
 
 
 def mean_ranks(ranks: Tensor) -> Tensor:
