@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ ROOT = Path(__file__).parents[2]
 _CLOSED = "http://127.0.0.1:9"  # nobody listens there, so every download fails at once
 
 
-def start(words: list[str], cwd: Path) -> subprocess.Popen:
-    """Start `python words` in `cwd`, on one thread, off line, each warning an error."""
+def start(words: list[str], cwd: Path, launcher: Sequence[str] = ()) -> subprocess.Popen:
+    """Start `python launcher words` in `cwd`, on one thread, off line, each warning an error."""
     script, *rest = words
     quiet = {"PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1", "NO_PROXY": "", "no_proxy": ""}
     proxies = {f"{kind}_proxy": _CLOSED for kind in ("http", "https")}
     return subprocess.Popen(
-        [sys.executable, str(ROOT / script), *rest],
+        [sys.executable, *launcher, str(ROOT / script), *rest],
         cwd=cwd,
         env=os.environ | quiet | proxies | {name.upper(): url for name, url in proxies.items()},
         stdout=subprocess.PIPE,

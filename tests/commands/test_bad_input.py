@@ -88,7 +88,11 @@ OPTIONS = [
     (["--seed", "-1"], r"--seed is -1: expected at least 0"),
     (["--seed", str(2**64)], r"--seed is 18446744073709551616: expected .* less than 2\*\*63"),
     (["--gpu", "first"], r"--gpu is 'first': expected the number of one GPU"),
-    (["--gpu", "0,1"], r"--gpu is '0,1': expected the number of one GPU"),
+    (
+        ["--gpu", "0,1"],
+        r"--gpu is '0,1': expected the number of one GPU; several take a process each: .*"
+        r"`CUDA_VISIBLE_DEVICES=0,1 torchrun --nproc_per_node=2`",
+    ),
     (["--device", "tpu9"], r"--device is 'tpu9': expected auto, cpu, or a GPU of this machine"),
     (["--device", "meta"], r"--device is 'meta'"),
     (["--data_dir", "absent"], r"image folder 'absent' does not exist: expected train/ and test/"),

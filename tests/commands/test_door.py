@@ -6,6 +6,7 @@ import pytest
 
 from utils.commands.door import run
 from utils.runs.options import option
+from utils.runs.stop_signals import Stopped
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def test_a_result_is_text_or_one_json_object(capsys):
     [
         (ValueError("rate is 7: expected less"), 2, "p: error: rate is 7: expected less\n"),
         (PermissionError(13, "denied", "f"), 2, "p: error: [Errno 13] denied: 'f'\n"),
-        (KeyboardInterrupt(), 130, "p: interrupted; the same command goes on from here\n"),
+        (Stopped(2), 130, "p: stopped by SIGINT: nothing was written\n"),
+        (Stopped(15, "half is"), 143, "p: stopped by SIGTERM: half is\n"),
     ],
 )
 def test_what_the_user_can_cause_is_one_sentence(capsys, error, code, words):

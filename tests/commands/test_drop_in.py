@@ -195,7 +195,7 @@ def test_lines_of_hrankplus(call, work):
     own = ["evaluate", *test[1:], "--arch", "resnet_8", "--eval_batch_size", "100", "--gpu", "0"]
     assert call("main.py", *own).json["correct"] == tested["correct"]
     people = call("main.py", *shlex.split(PLUS), *test[:-1]).out
-    assert people.startswith("network      resnet_8 (remove)\n")
+    assert people.startswith("# resnet_8 (remove)\n")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -1,6 +1,8 @@
 """The commands on photos that stay in their files: of any size, read by worker processes."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 
 import main
 from tests.commands.command_lines import files_in, json_of
-from tests.commands.test_resume import freeze_after
+from tests.commands.forked import fork, fork_frozen, signal_in_step
 
 RATES = "[0.3]*7"
 
@@ -81,25 +83,37 @@ def test_ranks_repeat_and_say_how_they_were_made(begin, call, network, tmp_path)
 
 
 def test_killed_and_resumed_with_other_workers_is_never_stopped(
-    begin, call, network, tmp_path, monkeypatch
+    call, network, tmp_path, monkeypatch
 ):
-    words = ["main.py", "prune", *network, "--criterion", "l1", "--compress_rate", RATES]
+    words = ["prune", *network, "--criterion", "l1", "--compress_rate", RATES]
     words += ["--epochs", "2", "--train_batch_size", "8", "--job_dir", "job", "--workers"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    process = begin([*words, "1"], broken)
-    freeze_after(1, broken / "job" / "log.jsonl", process)
+    process = fork_frozen([*words, "1"], broken)
     process.kill()
-    process.communicate()  # ends: no worker outlives the command, and holds its output open
+    process.join()
     assert not (broken / "job" / "pruned.pt").exists(), "the run was over: this proves nothing"
     monkeypatch.chdir(whole)
-    expected = call(*words, "0").json
+    expected = call("main.py", *words, "0").json
     monkeypatch.chdir(broken)
-    assert call(*words, "0").json["accuracy"] == expected["accuracy"]
+    assert call("main.py", *words, "0").json["accuracy"] == expected["accuracy"]
     found, expected = files_in(broken / "job"), files_in(whole / "job")
     for name in ("log.jsonl", "plan.json", "pruned.pt", "checkpoints/best.pt"):
         assert found[name] == expected[name], name
+
+
+def test_workers_end_with_the_command_that_a_signal_stops(network, tmp_path):
+    words = ["prune", *network, "--criterion", "l1", "--compress_rate", RATES, "--job_dir", "job"]
+    words += ["--epochs", "2", "--train_batch_size", "8", "--workers", "2"]
+    process = fork(words, tmp_path, signal_in_step, signal.SIGTERM, 3)
+    process.join()
+    said = (tmp_path / "err").read_text()
+    outcome = "finetune, epoch 1, step 3 is saved; the same command goes on"
+    assert said.splitlines()[-1] == f"main.py prune: stopped by SIGTERM: {outcome}"
+    assert process.exitcode == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody is left in its group
 
 
 def test_a_broken_photo_is_one_sentence(call, data, photos, tmp_path):

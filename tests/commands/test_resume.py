@@ -1,63 +1,149 @@
-"""A pruning run that is killed and started again ends as one that never stopped."""
+"""A run that was stopped, by whatever, and is started again ends as one that never stopped."""
 
+import errno
 import os
+import re
+import resource
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.commands.command_lines import files_in, json_of
+from tests.commands.command_lines import files_in
+from tests.commands.forked import fork, fork_frozen, signal_in_step
+from utils.runs.checkpoint import load_file
 
-SCHEDULES = {  # rates, epochs of a stage, stages, the lines of log.jsonl after which it is stopped
-    "oneshot": ("[0.3]*7", 3, 1, 1),
-    "layerwise": ("[0.3]*2+[0.]*4+[0.5]", 2, 3, 3),  # amid the second stage
-}
 FILES = {"config.json", "log.jsonl", "plan.json", "pruned.pt", "summary.json", "summary.md"}
+SAME = ("log.jsonl", "plan.json", "pruned.pt", "checkpoints/best.pt")
 
 
-def freeze_after(lines: int, log: Path, process: subprocess.Popen) -> None:
-    """Freeze the process as soon as its log has so many lines."""
-    while process.poll() is None:
-        if log.exists() and log.read_bytes().count(b"\n") >= lines:
-            process.send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
-            return
-        time.sleep(0.005)
-    raise AssertionError(process.communicate()[1])
+@pytest.fixture(scope="module")
+def words(job) -> list[str]:
+    rates = ["--compress_rate", "[0.3]*7", "--epochs", "3"]
+    return ["prune", *job.pruning, *rates, "--job_dir", "job"]
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_killed_and_resumed_is_never_stopped(call, begin, job, tmp_path, monkeypatch, schedule):
-    rates, epochs, stages, lines = SCHEDULES[schedule]
-    words = ["prune", *job.pruning, "--compress_rate", rates, "--epochs", str(epochs)]
-    words += ["--schedule", schedule, "--job_dir", "job"]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-    unbroken, process = (begin(["main.py", *words], folder) for folder in (whole, broken))
-    monkeypatch.chdir(broken)
-    freeze_after(lines, Path("job/log.jsonl"), process)
-    before = files_in(broken)
-    in_use = f"job is in use by another run (process {process.pid})"
-    assert_refused(call("main.py", *words), in_use)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    other_option = "job was started with lr 0.01, not 0.5: give another --job_dir, or delete job"
-    assert_refused(call("main.py", *words, "--lr", "0.5"), other_option)
-    assert files_in(broken) == before
-    assert "job/pruned.pt" not in before, "the run was over, so the rest proves nothing"
-    resumed, expected = json_of(begin(["main.py", *words], broken)), json_of(unbroken)
-    assert resumed["accuracy"] == expected["accuracy"]
-    found, expected = files_in(broken / "job"), files_in(whole / "job")
-    for name in ("log.jsonl", "plan.json", "pruned.pt", "checkpoints/best.pt"):
-        assert found[name] == expected[name], name
-    assert len(expected["log.jsonl"].splitlines()) == epochs * stages
+@pytest.fixture(scope="module")
+def whole(words, tmp_path_factory) -> dict[str, bytes]:
+    """The files of a run that never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = fork(words, folder, str)
+    process.join()
+    assert process.exitcode == 0, (folder / "err").read_text()
+    return files_in(folder / "job")
+
+
+def assert_same_end(whole: dict[str, bytes]) -> None:
+    found = files_in(Path("job"))
+    for name in SAME:
+        assert found[name] == whole[name], name
     assert {name for name in found if "/" not in name and "tfevents" not in name} == FILES
 
 
 def assert_refused(outcome, expected: str) -> None:
     assert (outcome.code, outcome.out) == (2, "")
-    assert expected in outcome.err
+    assert expected in outcome.err.splitlines()[-1]
+
+
+def test_while_it_runs_nobody_else_does_and_killed_it_goes_on(call, words, whole, tmp_path):
+    process = fork_frozen(words, tmp_path)
+    before = files_in(tmp_path)
+    in_use = f"job is in use by another run (process {process.pid})"
+    assert_refused(call("main.py", *words), in_use)
+    process.kill()
+    process.join()
+    other_option = "job was started with lr 0.01, not 0.5: give another --job_dir, or delete job"
+    assert_refused(call("main.py", *words, "--lr", "0.5"), other_option)
+    assert files_in(tmp_path) == before
+    assert "job/pruned.pt" not in before, "the run was over, so the rest proves nothing"
+    resumed = call("main.py", *words).json
+    assert len(whole["log.jsonl"].splitlines()) == 3 == resumed["options"]["epochs"]
+    assert_same_end(whole)
+    curves = sorted(Path("job").glob("*.tfevents.*"))
+    again = call("main.py", *words).json
+    assert again["seconds_of_finetuning"] == resumed["seconds_of_finetuning"] > 0
+    assert sorted(Path("job").glob("*.tfevents.*")) == curves, "the same is drawn twice"
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "place"),
+    [(signal.SIGTERM, 6, "epoch 2, step 2"), (signal.SIGINT, 4, "epoch 1, step 4")],
+)
+def test_a_signal_is_answered_behind_the_step(call, words, whole, tmp_path, number, step, place):
+    process = fork(words, tmp_path, signal_in_step, number, step)
+    process.join()
+    assert process.exitcode == 128 + number
+    said = Path("err").read_text()
+    outcome = f"finetune, {place} is saved; the same command goes on"
+    assert said.splitlines()[-1] == f"main.py prune: stopped by {number.name}: {outcome}"
+    assert "Traceback" not in said
+    Path("err").unlink()
+    assert call("main.py", *words).code == 0
+    assert_same_end(whole)
+
+
+def test_a_stop_before_the_training_says_how_to_go_on(call, words, monkeypatch):
+    def stop(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("utils.commands.prune.check_removed", stop)
+    outcome = call("main.py", *words)
+    assert (outcome.code, outcome.out) == (143, "")
+    expected = "main.py prune: stopped by SIGTERM: the same command goes on from there"
+    assert outcome.err.splitlines()[-1] == expected
+
+
+def test_ranking_and_evaluating_stop_at_once_and_have_written_nothing(call, job, monkeypatch):
+    def stop(*_, **__):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("utils.commands.ranks.estimate_ranks", stop)
+    monkeypatch.setattr("utils.commands.evaluate.physical_cost", stop)
+    before, handler = files_in(Path()), signal.signal(signal.SIGINT, signal.default_int_handler)
+    for door in (["rank_generation.py", "--num_images", "20"], ["main.py", "evaluate"]):
+        outcome = call(*door, *job.network)
+        assert (outcome.code, outcome.out) == (130, "")
+        assert outcome.err.endswith(": stopped by SIGINT: nothing was written\n")
+    signal.signal(signal.SIGINT, handler)
+    assert files_in(Path()) == before
+
+
+def test_a_full_disk_is_one_sentence_and_costs_nothing(call, words, whole, monkeypatch):
+    """Each call finds the disk full at a write a little later than the call before."""
+    sync, left, calls = os.fsync, [], 0
+
+    def fill(descriptor: int) -> None:
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left.pop()
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fill)
+    refused = set()
+    while True:
+        left[:] = [None] * calls
+        outcome, calls = call("main.py", *words), calls + 1
+        if outcome.code == 0:
+            break
+        sentence = outcome.err.splitlines()[-1]
+        assert (outcome.code, outcome.out) == (2, "") and "Traceback" not in outcome.err
+        pattern = r"cannot write job/(\S+) \(No space left on device\)"
+        refused.add(re.search(pattern, sentence)[1])
+        for path in Path("job").rglob("*.pt"):
+            load_file(path)
+        assert not list(Path("job").rglob("*.unfinished"))
+    assert refused >= {"checkpoints/last.pt", "log.jsonl"}
+    assert_same_end(whole)
+
+
+def test_a_file_that_the_disk_takes_half_of_is_not_there(call, words, whole, tmp_path):
+    limit = 100_000  # bytes of a file, more than a log has and less than a checkpoint
+    process = fork(words, tmp_path, resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+    process.join()
+    assert process.exitcode == 2
+    sentence = "cannot write job/checkpoints/last.pt (File too large): expected a writable place"
+    assert Path("err").read_text().splitlines()[-1] == f"main.py prune: error: {sentence}"
+    assert not list(Path("job/checkpoints").iterdir())
+    Path("err").unlink()
+    assert call("main.py", *words).code == 0
+    assert_same_end(whole)

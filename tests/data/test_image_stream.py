@@ -138,3 +138,19 @@ def test_a_validation_split_is_plain_and_that_of_images_in_memory():
 
 def test_by_default_a_few_processes_read():
     assert 1 <= default_workers() <= 16
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("resident", [False, True])
+def test_parts_of_batches_are_those_images_with_the_same_crops(workers, resident):
+    images = numbers(22, workers)
+    if resident:
+        pixels = torch.stack([read_number(path, None) for path in images.files])
+        images = ImageSet(pixels, images.labels, CLASSES, "resident")
+    how = {"batch_size": 8, "seed": 7, "augment": True}
+    all_images, all_labels, _ = whole(epoch_of(images, **how))
+    wanted = [slice(1, 4), slice(8, 8), slice(20, 22)]
+    found, labels, sizes = whole(epoch_of(images, **how, select=lambda spans: wanted))
+    assert sizes == [3, 0, 2]
+    assert torch.equal(found, torch.cat([all_images[span] for span in wanted]))
+    assert torch.equal(labels, torch.cat([all_labels[span] for span in wanted]))

@@ -6,8 +6,9 @@ from statistics import fmean
 import pytest
 import torch
 
-from models.rank_layers import rank_layers
+from models.rank_layers import Site, rank_layers
 from models.registry import build_model
+from tests.several_processes import values_of
 from utils.rank.estimation import estimate_ranks
 from utils.rank.rank_study import (
     RankRecorder,
@@ -19,6 +20,7 @@ from utils.rank.rank_study import (
     order_correlation,
     standard_errors,
 )
+from utils.runs import processes
 
 
 def random_ranks(images, filters, seed=0):
@@ -47,6 +49,20 @@ def test_ranking_some_images_is_a_part_of_ranking_all(start, stop):
     assert recorder.ranks().keys() == alone.keys()
     for site, ranks in recorder.ranks().items():
         assert torch.equal(mean_ranks(ranks[start:stop]), alone[site].mean)
+
+
+def recorded(size: int):
+    """The ranks of 11 images at two sites, batch by batch, as this process has a turn."""
+    recorder, ranks = RankRecorder(), random_ranks(11, 5)
+    for batch in processes.in_turn(ranks.split(size)):
+        recorder(Site("first"), batch)
+        recorder(Site("second"), -batch)
+    return {site: ranks.tolist() for site, ranks in recorder.ranks().items()}
+
+
+@pytest.mark.parametrize("size", [2, 4, 11])  # 11: only one process has a batch
+def test_processes_that_rank_in_turn_record_what_one_records(tmp_path, size):
+    assert values_of(3, tmp_path, recorded, size) == [recorded(size)] * 3
 
 
 def test_the_mean_of_whole_batches_is_the_mean_of_their_images():

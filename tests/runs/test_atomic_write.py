@@ -1,6 +1,9 @@
 """A file is its old self or its new self, never a part, and failures leave nothing behind."""
 
+import errno
 import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +91,33 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, place):
     with pytest.raises(ValueError, match=f"cannot write .*{place} .*expected a writable place"):
         write_text(tmp_path / place, "")
     assert names_in(tmp_path) == ["file", "folder"]
+
+
+def write_much(path):
+    write_text(path, "new" * 100_000)
+
+
+def write_many(path):
+    write_tensors(path, {str(index): torch.zeros(10_000) for index in range(10)})
+
+
+@pytest.mark.parametrize("write", [write_much, write_many])
+def test_half_a_file_that_the_disk_takes_is_no_file(tmp_path, write, bytes_of_a_file):
+    write_text(tmp_path / "file", "old")
+    expected = re.escape(f"cannot write {tmp_path / 'file'} (File too large): expected")
+    with pytest.raises(ValueError, match=expected), bytes_of_a_file(100_000):
+        write(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "old"
+    assert names_in(tmp_path) == ["file"]
+
+
+def test_a_full_disk_at_the_very_end_changes_nothing(tmp_path, monkeypatch):
+    def fill(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_text(tmp_path / "file", "old")
+    monkeypatch.setattr(os, "fsync", fill)
+    with pytest.raises(ValueError, match=r"cannot write .*file \(No space left on device\)"):
+        write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert names_in(tmp_path) == ["file"]

@@ -1,7 +1,5 @@
 """log.jsonl is exact and can be cut back; TensorBoard shows the run in one event stream."""
 
-import time
-
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -99,8 +97,35 @@ def test_cut_back_epochs_leave_the_curves(tmp_path):
         for epoch in range(4):
             log.epoch({"epoch": epoch})
             log.scalars({"loss": float(epoch)}, epoch)
-    time.sleep(1.1)  # TensorBoard reads event files in the order of the second in their names
     with RunLog(folder) as log:
         log.cut_back(2, purge_step=2)
         log.scalars({"loss": 20.0}, 2)
     assert curve(folder, "loss") == {0: 0.0, 1: 1.0, 2: 20.0}
+
+
+def test_a_full_disk_stops_the_line_and_the_log_goes_on_behind_the_whole_ones(
+    tmp_path, bytes_of_a_file
+):
+    folder = log_of(tmp_path, 2)
+    whole = folder.log.read_bytes()
+    expected = r"cannot write .*log\.jsonl \(File too large\): expected a writable place"
+    refused = pytest.raises(ValueError, match=expected)
+    with RunLog(folder) as log, bytes_of_a_file(len(whole) + 5), refused:
+        log.epoch({"epoch": 2})
+    assert folder.log.read_bytes() == whole + b'{"epo'
+    with RunLog(folder) as log:
+        log.epoch({"epoch": 2})
+    assert folder.log.read_bytes() == whole + b'{"epoch": 2}\n'
+
+
+def test_a_full_disk_stops_the_curves_and_new_ones_go_on(tmp_path, bytes_of_a_file):
+    folder = JobFolder(tmp_path)
+    with RunLog(folder) as log, bytes_of_a_file(300):
+        expected = r"cannot write .*events\.out\.tfevents.* \(File too large\): expected"
+        with pytest.raises(ValueError, match=expected):
+            for step in range(100):
+                log.scalars({"loss": 10.0}, step)
+    assert 1 < step < 10
+    with RunLog(folder) as log:
+        log.scalars({"loss": 20.0}, step)
+    assert curve(folder, "loss") == {**dict.fromkeys(range(step), 10.0), step: 20.0}

@@ -15,6 +15,7 @@ from utils.runs.job_folder import JobFolder
 from utils.runs.log import RunLog, read_log
 from utils.training.loop import epoch_seed, fit, train_epoch
 from utils.training.schedules import Recipe, learning_rate
+from utils.training.steps import TrainingStep, make_optimizer
 
 
 def fitted(tmp_path, model=None, **changes):
@@ -27,6 +28,11 @@ def fitted(tmp_path, model=None, **changes):
         "checkpoints": JobFolder(tmp_path),
     }
     return fit(model or tiny_network(), **settings | changes)
+
+
+def step_of(model, **settings):
+    recipe = Recipe(**{"epochs": 1, "lr": 0.1, **settings})
+    return TrainingStep(model, make_optimizer(model, recipe), recipe)
 
 
 def scripted(corrects):
@@ -50,8 +56,7 @@ def test_an_epoch_is_sgd_on_each_batch_once():
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    optimizer = torch.optim.SGD(model.parameters(), **settings)
-    outcome = train_epoch(model, batches, optimizer, label_smoothing=0.2)
+    outcome = train_epoch(step_of(model, label_smoothing=0.2, weight_decay=1e-3), batches)
     assert (outcome.correct, outcome.images) == (correct, 24)
     assert outcome.loss == pytest.approx(sum(losses) / 3)
     for parameter, expected in zip(model.parameters(), reference.parameters(), strict=True):
@@ -66,8 +71,7 @@ def test_label_smoothing_is_that_of_hrankplus():
     logits, labels = torch.tensor(official["logits"]), torch.tensor(official["targets"])
     model = torch.nn.Linear(4, 4, bias=False)
     torch.nn.init.eye_(model.weight)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    outcome = train_epoch(model, [(logits, labels)], optimizer, label_smoothing=official["eps"])
+    outcome = train_epoch(step_of(model, label_smoothing=official["eps"]), [(logits, labels)])
     assert outcome.loss == pytest.approx(official["loss"], rel=1e-6)
 
 
@@ -87,27 +91,22 @@ def test_each_step_has_the_learning_rate_of_its_place_in_the_warm_up(tmp_path, m
     assert [record["lr"] for record in result.epochs] == seen[3::4]
 
 
-def test_after_step_sees_every_step():
-    model, calls = tiny_network(), []
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    train_epoch(model, tiny_batches(0), optimizer, after_step=lambda: calls.append(1))
-    assert len(calls) == 4
-
-
 def test_no_images_are_refused():
-    optimizer = torch.optim.SGD(tiny_network().parameters(), lr=0.1)
     with pytest.raises(ValueError, match="no images"):
-        train_epoch(tiny_network(), [], optimizer)
+        train_epoch(step_of(tiny_network()), [])
 
 
 def test_a_loss_that_is_not_finite_is_placed_and_keeps_the_last_good_files(tmp_path):
     folder = JobFolder(tmp_path)
 
-    def batches_of(epoch):
-        for step, (images, labels) in enumerate(tiny_batches(epoch)):
+    def batches_of(epoch, start):
+        for step, (images, labels) in enumerate(tiny_batches(epoch, start), start):
             yield images * (float("inf") if (epoch, step) == (1, 2) else 1), labels
 
-    expected = "conv 03, epoch 2: the loss became nan at step 3 of 4: expected a finite number"
+    expected = (
+        "conv 03, epoch 2: the loss is not finite at step 3, and the first value that is not, "
+        "going forward, is in the output of 0 (Conv2d): try a lower learning rate"
+    )
     with RunLog(folder) as log, pytest.raises(ValueError, match=re.escape(expected)):
         fitted(tmp_path, batches_of=batches_of, log=log, stage="conv 03")
     assert load_file(folder.last)["epoch"] == 0
@@ -138,6 +137,43 @@ def test_the_best_is_the_first_with_so_many_right(tmp_path, select_on, best_epoc
     }
     for key, value in states[best_epoch].items():
         assert torch.equal(best["state_dict"][key], value)
+
+
+@pytest.mark.parametrize(
+    ("select_on", "patience", "epochs"),
+    [("val", 1, 3), ("val", 2, 6), ("val", 3, 7), ("val", None, 8), ("test", 2, 3)],
+)
+def test_patience_ends_with_so_many_epochs_since_the_best(tmp_path, select_on, patience, epochs):
+    recipe = Recipe(epochs=8, lr=0.05, patience=patience)
+    settings = {"recipe": recipe, "select_on": select_on}
+    answers = [3, 7, 7, 8, 5, 8, 2, 1]  # of val; test is 1 throughout
+    result = fitted(tmp_path, evaluate=scripted(answers), **settings)
+    assert [record["val_correct"] for record in result.epochs] == answers[:epochs]
+    again = fitted(tmp_path, batches_of=None, evaluate=None, **settings)
+    assert (again.epochs, again.best) == (result.epochs, result.best)
+
+
+def test_averaged_weights_are_evaluated_and_kept_as_the_best(tmp_path):
+    folder, seen = JobFolder(tmp_path), []
+
+    def evaluate(model):
+        seen.append(weights_of(model))
+        return tiny_accuracy(model)
+
+    model, recipe = tiny_network(), Recipe(epochs=3, lr=0.05, ema=0.9)
+    result = fitted(tmp_path, model, recipe=recipe, evaluate=evaluate)
+    best, last = (load_file(path)["state_dict"] for path in (folder.best, folder.last))
+    for key, value in seen[result.best_epoch].items():
+        assert torch.equal(best[key], value)
+    for key, value in model.state_dict().items():
+        assert torch.equal(last[key], value)
+    weights = {name for name, _ in model.named_parameters()}
+    assert {key for key in last if not torch.equal(last[key], seen[-1][key])} == weights
+    plain = fitted(tmp_path / "plain", recipe=Recipe(epochs=3, lr=0.05))
+    losses = [
+        [run.epochs[0][f"{name}_loss"] for run in (plain, result)] for name in ("train", "val")
+    ]
+    assert losses[0][0] == losses[0][1] and losses[1][0] != losses[1][1]
 
 
 def test_an_accuracy_that_is_not_measured_cannot_select(tmp_path):

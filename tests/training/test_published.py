@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.reference import REFERENCE, needs_reference
-from utils.training.published import RECIPES, recipe_values
+from utils.training.published import RECIPES, recipe_values, training_values
 from utils.training.schedules import SCHEDULES
 
 
@@ -40,6 +40,21 @@ def test_recipes_are_the_published_ones(column, name, dataset):
     if column < 2:
         epochs = re.search(r"x0\.1 at (?:epochs )?([\d,]+)", rows["lr"][column])[1]
         assert values["lr_decay_step"] == tuple(map(int, epochs.split(",")))
+
+
+def test_no_choice_of_the_modern_recipe_is_made_on_test_images():
+    for dataset in ("cifar10", "imagenet"):
+        values = recipe_values("modern", dataset)
+        assert (values["select_on"], values["lr_schedule"]) == ("val", "cosine")
+        assert values["warmup_epochs"] > 0 and values["label_smoothing"] == 0.1
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_training_takes_all_of_a_recipe_but_the_order_of_pruning(name):
+    for dataset in ("cifar10", "imagenet"):
+        whole = recipe_values(name, dataset)
+        assert training_values(name, dataset) | {"schedule": whole["schedule"]} == whole
+        assert "schedule" not in training_values(name, dataset)
 
 
 @pytest.mark.parametrize("name", RECIPES)

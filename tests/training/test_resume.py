@@ -1,8 +1,9 @@
 """A run stopped at any moment and called again ends, bit for bit, where an unbroken run ends."""
 
 import contextlib
-import multiprocessing
+import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,12 +16,13 @@ from tests.training.tiny_run import RECIPE, STAGES, tiny_network
 from utils.runs.checkpoint import load_file
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import RunLog, read_log
+from utils.runs.stop_signals import Stopped, stops_raised
 from utils.training import stage as stage_module
 from utils.training.loop import fit
 from utils.training.stage import read_progress
 
 
-class Stopped(Exception):
+class Crashed(Exception):
     """What a test raises in place of a kill."""
 
 
@@ -28,7 +30,9 @@ def assert_same_end(path: Path, unbroken: Path):
     folder, expected = JobFolder(path), JobFolder(unbroken)
     assert folder.log.read_bytes() == expected.log.read_bytes()
     assert folder.best.read_bytes() == expected.best.read_bytes()
-    assert_equal(load_file(folder.last), load_file(expected.last))
+    last, expected_last = load_file(folder.last), load_file(expected.last)
+    assert last.pop("seconds") > 0 and expected_last.pop("seconds") > 0
+    assert_equal(last, expected_last)
     assert_equal(load_file(path / "outcome.pt"), load_file(unbroken / "outcome.pt"))
 
 
@@ -46,13 +50,19 @@ def assert_equal(value, expected):
 
 @pytest.fixture
 def events(monkeypatch):
-    """Count the writes of a run, and stop it before the one whose number is put in `stop_at`."""
-    counter = {"seen": 0, "stop_at": None}
+    """Count the writes of a run, and stop it before the one whose number is put in `stop_at`.
+
+    Before each write, a folder put in `folder` is copied.
+    """
+    counter = {"seen": 0, "stop_at": None, "folder": None}
 
     def counted(function):
         def call(*args, **kwargs):
             if counter["seen"] == counter["stop_at"]:
-                raise Stopped
+                raise Crashed
+            if counter["folder"] is not None:
+                copy = counter["folder"].with_name(f"stopped {counter['seen']:03d}")
+                shutil.copytree(counter["folder"], copy)
             counter["seen"] += 1
             return function(*args, **kwargs)
 
@@ -66,15 +76,13 @@ def events(monkeypatch):
 
 
 def test_a_stop_before_any_write_leaves_no_trace(tmp_path, events):
+    """The folder as it is before each write is what a stop leaves; a run goes on from each."""
+    events.update(folder=tmp_path / "unbroken")
     tiny_run.tiny_run(tmp_path / "unbroken")
-    writes = events["seen"]
-    assert writes > 3 * len(STAGES) * RECIPE.epochs
-    for number in range(writes):
-        path = tmp_path / str(number)
-        events.update(seen=0, stop_at=number)
-        with pytest.raises(Stopped):
-            tiny_run.tiny_run(path)
-        events.update(stop_at=None)
+    events.update(folder=None)
+    stops = sorted(tmp_path.glob("stopped *"))
+    assert len(stops) > 3 * len(STAGES) * RECIPE.epochs
+    for path in stops:
         tiny_run.tiny_run(path)
         assert_same_end(path, tmp_path / "unbroken")
 
@@ -84,41 +92,86 @@ def test_many_stops_of_one_run_leave_no_trace(tmp_path, events):
     stops = 0
     while not (tmp_path / "stopped" / "outcome.pt").exists():
         events.update(seen=0, stop_at=4)  # enough for best.pt again, a line, curves and last.pt
-        with contextlib.suppress(Stopped):
+        with contextlib.suppress(Crashed):
             tiny_run.tiny_run(tmp_path / "stopped")
         stops += 1
     assert stops > len(STAGES) * RECIPE.epochs / 2
     assert_same_end(tmp_path / "stopped", tmp_path / "unbroken")
 
 
-def test_a_killed_run_ends_as_an_unbroken_one(tmp_path):
-    assert run_in_a_process(tmp_path / "unbroken") == 0
-    chance, kills = random.Random(0), 0
-    while run_in_a_process(tmp_path / "killed", chance.uniform(0, 0.04)) == -signal.SIGKILL:
-        kills += 1
-    assert kills >= 2
-    assert_same_end(tmp_path / "killed", tmp_path / "unbroken")
+@pytest.fixture
+def moments(monkeypatch):
+    """Note the steps of a run; send a signal in the step or evaluation put in `stop_at`."""
+    noted = {"seen": 0, "stop_at": None, "steps": [], "signals": [signal.SIGTERM]}
+    tiny_batches, tiny_accuracy = tiny_run.tiny_batches, tiny_run.tiny_accuracy
+
+    def count():
+        noted["seen"] += 1
+        if noted["seen"] - 1 == noted["stop_at"]:
+            for number in noted["signals"]:
+                os.kill(os.getpid(), number)
+
+    def batches(epoch, start):
+        for step, batch in enumerate(tiny_batches(epoch, start), start):
+            noted["steps"].append((epoch, step))
+            count()
+            yield batch
+
+    def accuracy(model):
+        count()
+        return tiny_accuracy(model)
+
+    monkeypatch.setattr(tiny_run, "tiny_batches", batches)
+    monkeypatch.setattr(tiny_run, "tiny_accuracy", accuracy)
+    return noted
 
 
-def run_in_a_process(path: Path, seconds: float | None = None) -> int:
-    """Return the exit code of a run, killed `seconds` after it has written a line to its log."""
-    context = multiprocessing.get_context("forkserver")  # imports once for all processes
-    context.set_forkserver_preload(["torch._dynamo", "torch.utils.tensorboard", "tqdm"])
-    process = context.Process(target=tiny_run.tiny_run, args=(path,))
-    size = size_of_log(path)
-    process.start()
-    if seconds is not None:
-        while process.is_alive() and size_of_log(path) <= size:
-            time.sleep(0.001)
-        process.join(seconds)
-        process.kill()
-    process.join()
-    return process.exitcode
+def test_a_signal_is_saved_behind_the_step_and_leaves_no_trace(tmp_path, moments):
+    tiny_run.tiny_run(tmp_path / "unbroken")
+    steps, chance, calls = moments["steps"].copy(), random.Random(0), 0
+    while not (tmp_path / "stopped" / "outcome.pt").exists():
+        moments.update(seen=0, stop_at=chance.choice([0, 1, 2]))
+        with contextlib.suppress(Stopped), stops_raised():
+            tiny_run.tiny_run(tmp_path / "stopped")
+        calls += 1
+    assert calls > len(STAGES) * RECIPE.epochs * (4 + 1) / 3
+    assert moments["steps"] == steps + steps, "a step was made twice, or left out"
+    assert_same_end(tmp_path / "stopped", tmp_path / "unbroken")
 
 
-def size_of_log(path: Path) -> int:
-    log = JobFolder(path).log
-    return log.stat().st_size if log.exists() else 0
+def test_a_stop_says_what_is_saved(tmp_path, moments):
+    moments["stop_at"] = 5 + 2
+    with pytest.raises(Stopped) as stop, stops_raised():
+        tiny_run.tiny_run(tmp_path)
+    outcome = "conv 01, epoch 2, step 3 is saved; the same command goes on"
+    assert (stop.value.signal, stop.value.outcome) == (signal.SIGTERM, outcome)
+    assert read_progress(JobFolder(tmp_path)).epoch == 0
+    moments["stop_at"] = None
+    tiny_run.tiny_run(tmp_path)
+
+
+def test_a_second_interrupt_amid_a_step_saves_nothing_and_leaves_no_trace(tmp_path, moments):
+    tiny_run.tiny_run(tmp_path / "unbroken")
+    moments.update(seen=0, stop_at=5 + 2, signals=[signal.SIGINT, signal.SIGINT])
+    with pytest.raises(Stopped) as stop, stops_raised():
+        tiny_run.tiny_run(tmp_path / "stopped")
+    assert stop.value.outcome == "the same command goes on from there"
+    assert load_file(JobFolder(tmp_path / "stopped").last)["under_way"] is None
+    moments.update(stop_at=None)
+    tiny_run.tiny_run(tmp_path / "stopped")
+    assert_same_end(tmp_path / "stopped", tmp_path / "unbroken")
+
+
+def test_seconds_add_up_over_stages_and_calls(tmp_path, moments):
+    moments["stop_at"] = 5 * RECIPE.epochs + 2  # in the second stage
+    with pytest.raises(Stopped), stops_raised():
+        tiny_run.tiny_run(tmp_path)
+    before = load_file(JobFolder(tmp_path).last)["seconds"]
+    started = time.perf_counter()
+    (*_, result) = tiny_run.tiny_run(tmp_path)
+    assert before < result.seconds < before + time.perf_counter() - started
+    (*_, again) = tiny_run.tiny_run(tmp_path)
+    assert again.seconds == result.seconds
 
 
 def test_a_finished_run_called_again_trains_nothing(tmp_path, monkeypatch):

@@ -94,6 +94,15 @@ def test_constant_stays():
         ("label_smoothing", 1.0, "0 <= label_smoothing < 1"),
         ("warmup_epochs", 3, "0 or more, less than the 3 epochs"),
         ("warmup_epochs", -1, "0 or more"),
+        ("clip_norm", 0.0, "a number above 0"),
+        ("clip_norm", float("nan"), "a number above 0"),
+        ("accumulate", 0, "at least 1"),
+        ("patience", 0, "at least 1"),
+        ("ema", 1.0, "0 <= ema < 1"),
+        ("distill_weight", 1.5, "0 <= distill_weight <= 1"),
+        ("distill_temperature", 0.0, "a number above 0"),
+        ("amp", "float16", "one of .*auto.*off.*bfloat16"),
+        ("channels_last", "yes", "one of .*auto.*off.*on"),
     ],
 )
 def test_a_setting_out_of_range_is_named_with_its_value(name, value, expected):

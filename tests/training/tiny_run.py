@@ -15,7 +15,16 @@ from utils.training.loop import FitResult, fit
 from utils.training.schedules import Recipe
 from utils.training.stage import read_progress
 
-RECIPE = Recipe(epochs=3, lr=0.05, batch_size=8, decay_epochs=(2,), label_smoothing=0.1, seed=7)
+RECIPE = Recipe(
+    epochs=3,
+    lr=0.05,
+    batch_size=8,
+    decay_epochs=(2,),
+    label_smoothing=0.1,
+    accumulate=3,
+    ema=0.5,
+    seed=7,
+)
 STAGES = ("conv 01", "conv 02")
 
 
@@ -51,11 +60,11 @@ def tiny_images(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return images, torch.randint(4, (count,), generator=generator)
 
 
-def tiny_batches(epoch: int):
+def tiny_batches(epoch: int, start: int = 0):
     """32 images in an order of the epoch, with noise from torch's own random numbers."""
     images, labels = tiny_images(32, seed=1)
     order = torch.randperm(32, generator=torch.Generator().manual_seed(epoch))
-    for part in order.split(RECIPE.batch_size):
+    for part in order.split(RECIPE.batch_size)[start:]:
         yield images[part] + 0.1 * torch.randn(len(part), 3, 8, 8), labels[part]
 
 

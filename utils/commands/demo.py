@@ -13,6 +13,7 @@ from utils.commands.summary import summary_markdown
 from utils.commands.train import TrainConfig, train_command
 from utils.runs.job_folder import JobFolder
 from utils.runs.options import option
+from utils.runs.stop_signals import stops_leaving
 
 ARCH = "resnet_8"
 
@@ -39,12 +40,13 @@ def demo_command(config: DemoConfig) -> dict[str, Any]:
         ValueError: bad input; for any of the three steps, before the first.
     """
     training, ranking, pruning = _steps(config)
-    note(f"1 of 3: training a {ARCH} on shapes")
-    train_command(training)
-    note("2 of 3: ranking its feature maps")
-    ranks_command(ranking)
-    note("3 of 3: pruning and fine-tuning")
-    return prune_command(pruning)
+    with stops_leaving("the same command goes on from there"):
+        note(f"1 of 3: training a {ARCH} on shapes")
+        train_command(training)
+        note("2 of 3: ranking its feature maps")
+        ranks_command(ranking)
+        note("3 of 3: pruning and fine-tuning")
+        return prune_command(pruning)
 
 
 def _steps(config: DemoConfig) -> tuple[TrainConfig, RankConfig, PruneConfig]:

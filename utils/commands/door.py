@@ -5,9 +5,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from utils.runs import processes
 from utils.runs.options import parse
+from utils.runs.stop_signals import Stopped, stops_raised
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT = 2
 
 
 def run(
@@ -22,17 +24,19 @@ def run(
     """Parse `argv`, run the command, print its result, and return the exit code.
 
     Bad input, a ValueError or a file that the system refuses, is one sentence on standard error
-    and exit code 2. With --json the result is one JSON object, and nothing else is on standard
-    output.
+    and exit code 2. SIGINT and SIGTERM are one sentence, too, and exit code 130 or 143. With --json
+    the result is one JSON object, and nothing else is on standard output.
     """
     try:
-        config = parse(config_class, argv, prog=prog, description=description)
-        result = command(config)
+        with stops_raised(), processes.joined():
+            config = parse(config_class, argv, prog=prog, description=description)
+            result = command(config)
+            print(json.dumps(result, allow_nan=False) if config.json else text(result))
     except (ValueError, OSError) as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
-    print(json.dumps(result, allow_nan=False) if config.json else text(result))
+    except Stopped as stop:
+        outcome = stop.outcome or "nothing was written"
+        print(f"{prog}: stopped by {stop.signal.name}: {outcome}", file=sys.stderr)
+        return 128 + stop.signal
     return 0

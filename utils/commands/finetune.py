@@ -42,6 +42,7 @@ class Finetuning:
     select_on: str
     job: JobFolder
     log: RunLog
+    teacher: nn.Module | None = None  # to distill from
 
     def oneshot(self, model: nn.Module, masks: ChannelMasks | None) -> FitResult:
         """Fine-tune once; `model` ends with the best weights. Masks, if any, hold at every step."""
@@ -89,6 +90,7 @@ class Finetuning:
             stage=stage,
             log=self.log,
             after_step=None if masks is None else masks.apply,
+            teacher=self.teacher,
             step_offset=epochs_before,
         )
         fill_model(model, load_file(self.job.best)["state_dict"], self.job.best)

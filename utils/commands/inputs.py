@@ -16,6 +16,7 @@ from utils.data.images import NORMALIZATIONS, ImageSource, split_validation
 from utils.data.load import DATASETS, default_normalization, load_dataset
 from utils.metrics.accuracy import Accuracy, measure_accuracy
 from utils.pruning.network_file import Network, load_network
+from utils.runs import processes
 from utils.runs.job_folder import JobFolder
 from utils.runs.options import option
 from utils.training.loop import epoch_seed
@@ -36,7 +37,15 @@ class DeviceOptions:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"--seed is {self.seed}: expected at least 0, less than 2**63")
         if self.gpu is not None and not self.gpu.isdecimal():
-            raise ValueError(f"--gpu is {self.gpu!r}: expected the number of one GPU")
+            expected = "the number of one GPU"
+            if all(number.isdecimal() for number in self.gpu.split(",")):
+                count = self.gpu.count(",") + 1
+                expected += (
+                    "; several take a process each: the same words without --gpu behind "
+                    f"`CUDA_VISIBLE_DEVICES={self.gpu} torchrun --nproc_per_node={count}` in place "
+                    "of `python`"
+                )
+            raise ValueError(f"--gpu is {self.gpu!r}: expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,9 @@ class DataOptions(DeviceOptions):
     )
     eval_batch_size: int = option(100, "images per batch in evaluation", group="data")
     workers: int = option(
-        default_workers(), "processes that read imagenet, 0: the command itself", group="data"
+        default_workers(),
+        "processes that read imagenet, for all of torchrun's together; 0: the command itself",
+        group="data",
     )
 
     def __post_init__(self) -> None:
@@ -111,6 +122,8 @@ def open_device(device: str, gpu: str | None) -> torch.device:
     Raises:
         ValueError: the device is unknown or not there.
     """
+    if processes.num_processes() > 1:
+        return _own_device(device, gpu)
     if gpu is not None and device == "auto":
         if not torch.cuda.is_available():
             note(f"no GPU here: --gpu {gpu} runs on the CPU")
@@ -126,6 +139,30 @@ def open_device(device: str, gpu: str | None) -> torch.device:
             f"--device is {device!r}: expected auto, cpu, or a GPU of this machine"
         ) from None
     return found
+
+
+def _own_device(device: str, gpu: str | None) -> torch.device:
+    """Return the device of this process, one of several: a GPU of its own, or the CPU.
+
+    Raises:
+        ValueError: a GPU is named, or there are fewer than processes.
+    """
+    index, gpus = processes.local_index(), torch.cuda.device_count()
+    if gpu is not None or device not in ("auto", "cpu", "cuda"):
+        name = f"--device is {device!r}" if gpu is None else f"--gpu is {gpu!r}"
+        raise ValueError(
+            f"{name}: expected none under torchrun, each process takes a GPU of its own "
+            "(of those in CUDA_VISIBLE_DEVICES), or --device cpu"
+        )
+    if device == "cpu" or (device == "auto" and gpus == 0):
+        return torch.device("cpu")
+    if index >= gpus:
+        raise ValueError(
+            f"process {index} of this machine finds {gpus} GPUs: expected one for each process, "
+            "start fewer with --nproc_per_node, or say --device cpu"
+        )
+    torch.cuda.set_device(index)  # NCCL and libraries take the current one
+    return torch.device("cuda", index)
 
 
 def baseline_folder(arch: str) -> JobFolder:
@@ -205,13 +242,16 @@ class Images:
 
     def training_batches(
         self, batch_size: int, seed: int, stage: str
-    ) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
-        """Return epoch -> its shuffled, augmented batches; the same epoch gives the same ones.
+    ) -> Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]:
+        """Return (epoch, start) -> its shuffled, augmented batches, from number `start` on.
 
-        A last batch of a single image is left out: batch norm cannot train on it.
+        Of several processes, each gets its part of every batch.
+
+        The same epoch gives the same ones. A last batch of a single image is left out: batch norm
+        cannot train on it.
         """
 
-        def batches_of(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        def batches_of(epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
             return batches(
                 self.train,
                 batch_size,
@@ -220,6 +260,7 @@ class Images:
                 augment=True,
                 seed=epoch_seed(seed, f"images of {stage}", epoch),
                 drop_last=self._single_left(batch_size),
+                select=lambda spans: processes.part_of_each(spans[start:]),
             )
 
         return batches_of
@@ -232,8 +273,18 @@ class Images:
         return len(self.train) > batch_size > 1 == len(self.train) % batch_size
 
     def evaluation_batches(self, images: ImageSource) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return all of `images` in order, in batches of the evaluation size."""
-        return batches(images, self.eval_batch_size, self.normalization, device=self.device)
+        """Return all of `images` in order, in batches of the evaluation size.
+
+        Of several processes, each gets a batch in turn.
+        """
+        how = {"device": self.device, "select": processes.in_turn}
+        return batches(images, self.eval_batch_size, self.normalization, **how)
+
+    def first_batch(self, images: ImageSource) -> Tensor:
+        """Return the first evaluation batch, [N, 3, H, W], the same in every process."""
+        images = images.subset(range(min(self.eval_batch_size, len(images))))
+        batch, _ = next(batches(images, len(images), self.normalization, device=self.device))
+        return batch
 
     def accuracies(self, model: nn.Module) -> Mapping[str, Accuracy]:
         """Return {"val": ..., "test": ...}, without "val" where nothing is held out."""
@@ -263,13 +314,14 @@ def open_images(
     """
     if options.eval_batch_size < 1:
         raise ValueError(f"--eval_batch_size is {options.eval_batch_size}: expected at least 1")
-    data = load_dataset(
-        options.dataset,
-        options.data_dir,
-        image_size=architecture(arch).image_size,
-        seed=seed,
-        workers=options.workers,
-    )
+    with processes.first_ahead():  # it may have to download them
+        data = load_dataset(
+            options.dataset,
+            options.data_dir,
+            image_size=architecture(arch).image_size,
+            seed=seed,
+            workers=-(-options.workers // processes.num_processes()),  # 0 stays 0
+        )
     if num_classes not in (None, len(data.train.classes)):
         raise ValueError(
             f"dataset {data.name!r} has {len(data.train.classes)} classes: "

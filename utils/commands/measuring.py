@@ -17,7 +17,7 @@ def check_removed(masked: nn.Module, slim: nn.Module, images: Images) -> dict[st
     Raises:
         RuntimeError: they differ by more than float32 rounding; that would be our bug.
     """
-    batch, _ = next(images.evaluation_batches(images.test))
+    batch = images.first_batch(images.test)
     with evaluating(masked), evaluating(slim):
         largest, scale = largest_difference(masked, slim, batch)
     if not largest <= 1e-3 * max(scale, 1.0):
@@ -27,7 +27,7 @@ def check_removed(masked: nn.Module, slim: nn.Module, images: Images) -> dict[st
 
 def latencies(dense: nn.Module, pruned: nn.Module, images: Images) -> dict[str, Any]:
     """Return the latency of both networks on one image and on a batch, timed in turns."""
-    batch, _ = next(images.evaluation_batches(images.test))
+    batch = images.first_batch(images.test)
     networks = {"dense": dense, "pruned": pruned}
     return {
         name: {state: asdict(found) for state, found in timed.items()}

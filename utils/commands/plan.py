@@ -102,9 +102,15 @@ def make_plan(
     check_finite(dense)
     rates = read_rates(compress_rate, dense.arch, layout)
     graph = dense.trace()
-    if criterion in RANK_CRITERIA and not force:
-        _check_made_for(checkpoint_sha256, rank_folder)
-    scores = _scores(dense, graph, criterion, rank_folder, seed)
+    scores = score_layers(
+        dense,
+        graph,
+        criterion=criterion,
+        rank_folder=rank_folder,
+        checkpoint_sha256=checkpoint_sha256,
+        seed=seed,
+        force=force,
+    )
     rate_of = rates.of_convs(graph.filters())
     uniform = not group and round_to == 1
     if uniform:
@@ -158,10 +164,23 @@ def _check_made_for(checkpoint_sha256: str | None, rank_folder: Path) -> None:
         )
 
 
-def _scores(
-    dense: Network, graph: ChannelGraph, criterion: str, rank_folder: Path, seed: int
+def score_layers(
+    dense: Network,
+    graph: ChannelGraph,
+    *,
+    criterion: str,
+    rank_folder: Path,
+    checkpoint_sha256: str | None,
+    seed: int,
+    force: bool,
 ) -> dict[str, Tensor]:
-    """Return {conv: [filters]} in rate order, without convs that follow another; higher is kept."""
+    """Return {conv: [filters]} in rate order, without convs that follow another; higher is kept.
+
+    Raises:
+        ValueError: missing or unfitting rank files, or ranks of another checkpoint without `force`.
+    """
+    if criterion in RANK_CRITERIA and not force:
+        _check_made_for(checkpoint_sha256, rank_folder)
     layers = [layer for layer in rank_layers(dense.arch).layers if layer.follows is None]
     if criterion not in RANK_CRITERIA:
         scores = score_filters(dense.model, graph, criterion, seed=seed)

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +12,8 @@ import torch
 import torch.nn as nn
 
 from utils.commands.done_convs import with_done_convs
-from utils.commands.evaluate import EvaluateConfig, evaluate_command, evaluate_text
+from utils.commands.evaluate import EvaluateConfig, evaluate_command
+from utils.commands.evaluate_table import evaluate_text
 from utils.commands.finetune import Finetuning, stages_of
 from utils.commands.inputs import (
     RESULTS,
@@ -33,6 +33,7 @@ from utils.metrics.accuracy import Accuracy
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.network_file import Network, write_network
 from utils.pruning.surgery import remove_filters
+from utils.runs import processes
 from utils.runs.atomic_write import write_json, write_text
 from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment
@@ -62,6 +63,8 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     dense = open_dense_network(config.arch, checkpoint, config.seed)
     identity = _identity(config, checkpoint)
     planned = _plan(config, dense, identity["checkpoint_sha256"])
+    kept = {layer["conv"]: layer["kept"] for layer in planned.plan.as_list()}
+    processes.check_same("the pruning plan", kept)
     summary = {
         "command": "prune",
         "arch": config.arch,
@@ -85,8 +88,9 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     )
     folder = config.job_dir or _default_folder(config, identity)
     with open_job(folder, identity) as job, RunLog(job) as log:
+        if not job.plan.exists():
+            _log_plan(log, planned, summary["layers"])
         _keep_plan(job, planned)
-        _log_plan(log, planned, summary["layers"])
         summary |= {"job_dir": str(folder), "dataset": images.name, "options": identity}
         summary |= _run(config, planned, images, job, log)
         summary["dense_file_bytes"] = None if checkpoint is None else checkpoint.stat().st_size
@@ -143,10 +147,11 @@ def _run(
     difference = check_removed(masked, slim, images)
     note(f"removed = masked on real images: largest difference {difference['largest']:.2e}")
     accuracies["pruned"] = images.accuracies(masked)
-    started = time.perf_counter()
     model, result = slim if config.mode == "remove" else masked, None
     if config.epochs:
-        tuning = Finetuning(images, config.training_recipe(config.seed), config.select_on, job, log)
+        recipe = config.training_recipe(config.seed)
+        teacher = dense if config.distill else None
+        tuning = Finetuning(images, recipe, config.select_on, job, log, teacher)
         if config.schedule == "oneshot":
             result = tuning.oneshot(model, None if config.mode == "remove" else masks)
         else:
@@ -156,15 +161,15 @@ def _run(
             if config.mode == "remove":
                 model = remove_filters(model, planned.graph, planned.plan.masks())
         accuracies |= {"finetuned_best": result.best, "finetuned_last": result.last}
-    seconds = time.perf_counter() - started
     write_network(job.pruned, _network(config, planned, model))
     note("timing the dense and the pruned network")
     return {
         "removed_equals_masked": difference,
         "accuracy": {name: _plain(found) for name, found in accuracies.items()},
         "best_epoch": None if result is None else result.best_epoch + 1,
+        "epochs_trained": 0 if result is None else len(result.epochs),
         "train_images": len(images.train),
-        "seconds_of_finetuning": seconds,
+        "seconds_of_finetuning": 0.0 if result is None else result.seconds,
         "latency": latencies(dense, model, images),
         "pruned_file_bytes": job.pruned.stat().st_size,
         "pruned_file": str(job.pruned),
@@ -244,16 +249,16 @@ def _plain(accuracies: Mapping[str, Accuracy]) -> dict[str, Any]:
 
 
 def _finish(summary: dict[str, Any], job: JobFolder, log: RunLog) -> None:
-    physical = summary["physical"]
-    log.hparams(
-        summary["options"],
-        {
-            "final/top1_percent": _final(summary).top1_percent,
-            "final/macs": physical["pruned"]["macs"],
-            "final/parameters": physical["pruned"]["parameters"],
-        },
-    )
-    text = summary_markdown(summary)
-    log.text("summary", text)
+    physical, text = summary["physical"], summary_markdown(summary)
+    if not job.summary_json.exists():
+        log.hparams(
+            summary["options"],
+            {
+                "final/top1_percent": _final(summary).top1_percent,
+                "final/macs": physical["pruned"]["macs"],
+                "final/parameters": physical["pruned"]["parameters"],
+            },
+        )
+        log.text("summary", text)
     write_text(job.summary_markdown, text)
     write_json(job.summary_json, summary)

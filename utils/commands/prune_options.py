@@ -1,6 +1,6 @@
 """The options of `main.py prune`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from utils.commands.training_options import TrainingOptions
 from utils.pruning.criteria import CRITERIA
 from utils.runs.options import option
 from utils.training.published import RECIPES, recipe_values
+from utils.training.schedules import Recipe
 
 _LOADS = "a checkpoint loads as it is, bare or under state_dict, with or without module."
 
@@ -69,10 +70,17 @@ class PruneConfig(TrainingOptions, TestedOptions, DataOptions, DeviceOptions):
     )
     recipe: str | None = option(
         None,
-        "procedure of a publication whole; flags given beside it stand",
+        "a whole procedure, hrank's or hrankplus's as published; flags given beside it stand",
         choices=tuple(RECIPES),
         presets=lambda given: recipe_values(given["recipe"], given.get("dataset")),
         group="training",
+    )
+    distill: bool = option(False, "let the dense network teach the pruned one", group="training")
+    distill_weight: float = option(
+        0.9, "the teacher's share of the loss, the labels have the rest", group="training"
+    )
+    distill_temperature: float = option(
+        4.0, "softness of the teacher's answers: divisor of the logits", group="training"
     )
     group: bool = option(
         False,
@@ -126,3 +134,15 @@ class PruneConfig(TrainingOptions, TestedOptions, DataOptions, DeviceOptions):
             raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
         if self.epochs:
             self.training_recipe(self.seed)
+
+    def training_recipe(self, seed: int) -> Recipe:
+        """Return the settings of the fine-tuning; `epochs` must not be 0.
+
+        Raises:
+            ValueError: a setting is out of range.
+        """
+        return replace(
+            super().training_recipe(seed),
+            distill_weight=self.distill_weight,
+            distill_temperature=self.distill_temperature,
+        )

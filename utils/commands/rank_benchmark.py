@@ -2,13 +2,16 @@
 
 Every way of `utils/rank/benchmark.py` on the same maps, with the forward pass beside it. Each must
 find what torch.linalg.matrix_rank finds; `--million` takes enough images for 1,000,000 maps.
+`--write` keeps the result beside this file and renews the tables in README.md.
 """
 
+import json
 import os
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,11 +30,14 @@ from utils.commands.inputs import (
 from utils.data.gpu_loader import batches
 from utils.data.images import ImageSource
 from utils.paper.markdown import table
+from utils.paper.readme_block import README, with_block
 from utils.rank.benchmark import REFERENCE, Benchmark, Timing, benchmark, count_maps
+from utils.runs.atomic_write import write_json, write_text
 from utils.runs.environment import environment
 from utils.runs.options import option
 
 MILLION = 1_000_000
+MEASURED = Path(__file__).with_suffix(".json")  # {"ARCH, N images": result}
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class RankBenchmarkConfig(NetworkOptions, DataOptions):
     batch_size: int = option(20, "images per batch; its maps are in memory", group="benchmark")
     repeats: int = option(3, "times each way is timed; medians are shown", group="benchmark")
     loop_images: int = option(2, "images that the official loop ranks", group="benchmark")
+
+    write: bool = option(False, "keep the result and renew README.md's tables", group="benchmark")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,20 +76,20 @@ def rank_benchmark_command(config: RankBenchmarkConfig) -> dict[str, Any]:
     checkpoint = checkpoint_of(config)
     network = open_dense_network(config.arch, checkpoint, config.seed)
     model = network.model.to(device)
-    modules = list(dict.fromkeys(x.site.module for x in rank_layers(config.arch).layers))
-    per_image = count_maps(model, modules, example_images(config.arch).to(device))
+    sites = rank_layers(config.arch).sites()
+    per_image = count_maps(model, sites, example_images(config.arch).to(device))
     wanted = -(-MILLION // per_image) if config.million else config.num_images
     images = _images(config, network.num_classes, device, wanted)
     loader = batches(images, config.batch_size, config.normalization, device=device)
     load_before = os.getloadavg()[0]
     found = benchmark(
         model,
-        modules,
+        sites,
         (chosen for chosen, _ in loader),
         repeats=config.repeats,
         loop_images=config.loop_images,
     )
-    return {
+    result = {
         "arch": config.arch,
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "dataset": images.name,
@@ -90,11 +98,31 @@ def rank_benchmark_command(config: RankBenchmarkConfig) -> dict[str, Any]:
         "repeats": config.repeats,
         "loop_images": config.loop_images,
         "forward_seconds": statistics.median(found.forward_seconds),
+        "job_seconds": statistics.median(found.job_seconds),
         "ways": {name: _row(timing, found) for name, timing in found.timings.items()},
         "left_to_lapack": found.undecided,
         "load": [load_before, os.getloadavg()[0]],
         "environment": environment(device),
     }
+    if config.write:
+        kept = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+        kept[f"{config.arch}, {found.images} images"] = result
+        write_json(MEASURED, kept)
+        write_text(README, updated(README.read_text(), kept.values()))
+    return result
+
+
+def updated(readme: str, results: Iterable[Mapping[str, Any]]) -> str:
+    """Return the README's text with the tables of the results that are kept.
+
+    Raises:
+        ValueError: if a marker is missing.
+    """
+    parts = []
+    for result in results:
+        command = result["environment"]["command"].replace(".py", "", 1)
+        parts += [rank_benchmark_text(result), f"    python -m utils.commands.{command}"]
+    return with_block(readme, "rank_benchmark", "\n\n".join(parts))
 
 
 def _images(
@@ -130,7 +158,10 @@ def rank_benchmark_text(result: dict[str, Any]) -> str:
         )
         for name, row in sorted(result["ways"].items(), key=lambda item: -item[1]["seconds"])
     ]
-    rows.append(("the forward pass alone", f"{result['forward_seconds']:.2f} s", "", ""))
+    forward, job = result["forward_seconds"], result["job_seconds"]
+    rows.append(("the forward pass alone", f"{forward:.2f} s", "", ""))
+    whole = f"the whole job, forward pass and ranks: {job / forward:.1f} times the forward pass"
+    rows.append((whole, f"{job:.2f} s", "", ""))
     left = ", ".join(
         f"{100 * count / result['maps']:.3f}% ({name})"
         for name, count in result["left_to_lapack"].items()

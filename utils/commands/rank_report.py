@@ -1,7 +1,5 @@
 """`rank_generation.py --report`: what the ranks of many images say about the ranks of a few."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -25,7 +23,7 @@ from utils.rank.rank_study import (
     order_correlation,
     standard_errors,
 )
-from utils.runs.atomic_write import write_json, write_text
+from utils.runs.atomic_write import write_csv, write_json, write_text
 
 DRAWS = 3  # sets of images, none in two of them, that are compared with one another
 NEAR_FULL = 0.95  # of full rank: layers whose mean score is higher are counted apart
@@ -94,8 +92,8 @@ def write_report(
     }
     write_json(folder / "summary.json", summary)
     write_text(folder / "summary.md", report_markdown(summary))
-    write_text(folder / "layers.csv", _csv([_flat(layer) for layer in summary["layers"]]))
-    write_text(folder / "filters.csv", _csv(_filters(found, rate_of)))
+    write_csv(folder / "layers.csv", [_flat(layer) for layer in summary["layers"]])
+    write_csv(folder / "filters.csv", _filters(found, rate_of))
     write_figures(folder, found.ranks, summary, batch_size)
     return summary
 
@@ -289,15 +287,6 @@ def _flat(layer: Mapping[str, Any]) -> dict[str, Any]:
         flat |= {f"{name}_{key}": inner for key, inner in nested.items()} if nested else {}
         flat |= {} if nested or name == "cut" else {name: value}
     return flat
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = dict.fromkeys(name for row in rows for name in row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _rounded(value: Any) -> float:

@@ -27,11 +27,14 @@ from utils.commands.rank_report import DRAWS, RankedImages, report_rates, write_
 from utils.data.gpu_loader import batches, num_batches
 from utils.data.images import ImageSource
 from utils.rank.estimation import RankStatistics, estimate_ranks
+from utils.rank.matrix_rank import rank_method
 from utils.rank.rank_files import write_ranks
 from utils.rank.rank_study import RankRecorder
+from utils.runs import processes
 from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment
 from utils.runs.options import option
+from utils.runs.stop_signals import stops_held, stops_leaving
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
     split: str = option("train", "which images", choices=("train", "test"), group="ranks")
     augment: bool = option(
         False, "crop and flip the images, as the official code did", group="ranks"
+    )
+    exact: bool = option(
+        False,
+        "decide maps near the tolerance by float64 singular values, not as float32 LAPACK rounds: "
+        "ranks that no machine changes",
+        group="ranks",
     )
     sites: str = option(
         "official",
@@ -141,7 +150,8 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
     found = _with_bar(model, images, config, device, recorder=recorder)
     seconds = time.perf_counter() - started
     provenance = _provenance(config, checkpoint, images, device)
-    write_ranks(config.folder, layers, found, provenance)
+    with stops_leaving(f"the rank files are written into {config.folder}"), stops_held():
+        write_ranks(config.folder, layers, found, provenance)
     result = {
         "arch": config.arch,
         "folder": str(config.folder),
@@ -161,15 +171,16 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
     }
     if rates is not None:
         folder = config.folder / "report"
-        summary = write_report(
-            folder,
-            _rank_further(model, pool, config, device, recorder=recorder),
-            rates,
-            layers=result["layers"],
-            counts=config.report_images,
-            batch_size=config.batch_size,
-            provenance=provenance | {"environment": environment(device)},
-        )
+        with stops_leaving(f"the rank files are written into {config.folder}, the report is not"):
+            summary = write_report(
+                folder,
+                _rank_further(model, pool, config, device, recorder=recorder),
+                rates,
+                layers=result["layers"],
+                counts=config.report_images,
+                batch_size=config.batch_size,
+                provenance=provenance | {"environment": environment(device)},
+            )
         result["report"] = {"folder": str(folder), **summary["overall"]}
     return result
 
@@ -186,14 +197,14 @@ def _rank_further(
 
     `recorder` holds the ranks of those already.
     """
-    wanted = config.images_wanted
-    _with_bar(model, pool.subset(range(wanted, len(pool))), config, device, recorder=recorder)
+    wanted, further = config.images_wanted, RankRecorder()
+    _with_bar(model, pool.subset(range(wanted, len(pool))), config, device, recorder=further)
     other_way = replace(config, augment=not config.augment)
     varied = _with_bar(model, pool.subset(range(wanted)), other_way, device)
     layers = [layer for layer in config.rank_layers.layers if layer.follows is None]
-    ranks = recorder.ranks()
+    first, rest = recorder.ranks(), further.ranks()
     return RankedImages(
-        {layer.conv: ranks[layer.site] for layer in layers},
+        {layer.conv: torch.cat([first[layer.site], rest[layer.site]]) for layer in layers},
         {layer.conv: varied[layer.site].mean for layer in layers},
         wanted,
     )
@@ -209,8 +220,8 @@ def _with_bar(
 ) -> dict[Site, RankStatistics]:
     """Rank all layers under a bar that counts a step for each layer of each batch."""
     sites = config.rank_layers.sites()
-    steps = num_batches(images, config.batch_size) * len(sites)
-    with tqdm(total=steps, unit="layer", desc="ranks", mininterval=0.5) as bar:
+    own = processes.in_turn(range(num_batches(images, config.batch_size)))
+    with tqdm(total=len(own) * len(sites), unit="layer", desc="ranks", mininterval=0.5) as bar:
 
         def advance(site: Site, ranks: Tensor) -> None:
             if recorder is not None:
@@ -218,7 +229,8 @@ def _with_bar(
             bar.set_postfix_str(str(site), refresh=False)
             bar.update()
 
-        return estimate_ranks(model, sites, _images_of(config, images, device), after_layer=advance)
+        chosen = _images_of(config, images, device)
+        return estimate_ranks(model, sites, chosen, exact=config.exact, after_layer=advance)
 
 
 def _provenance(
@@ -237,7 +249,7 @@ def _provenance(
         "normalization": config.normalization,
         "seed": config.seed,
         "dtype": "float32",
-        "method": "torch.linalg.matrix_rank",
+        "method": rank_method(device, exact=config.exact),
         "device": str(device),
         "torch": torch.__version__,
     }
@@ -276,6 +288,7 @@ def _images_of(config: RankConfig, images: ImageSource, device: torch.device) ->
         device=device,
         augment=config.augment,
         seed=seed,
+        select=processes.in_turn,
     ):
         yield chosen
 

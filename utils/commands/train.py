@@ -94,12 +94,14 @@ def train_command(config: TrainConfig) -> dict[str, Any]:
             "best": {name: found.as_dict() for name, found in result.best.items()},
             "last": {name: found.as_dict() for name, found in result.last.items()},
             "best_epoch": result.best_epoch + 1,
+            "epochs_trained": len(result.epochs),
             "seconds": result.seconds,
             "options": options,
             "environment": environment(device),
         }
         test = {f"final/{name}": summary[name]["test"]["top1_percent"] for name in ("best", "last")}
-        log.hparams(options, test)
+        if not job.summary_json.exists():
+            log.hparams(options, test)
         write_json(job.summary_json, summary)
     return summary
 
@@ -117,5 +119,8 @@ def train_text(summary: dict[str, Any]) -> str:
             f"{name}: {test['top1_percent']:.2f}% of the test images "
             f"({test['correct']} of {test['images']}; 95% interval {low:.2f} to {high:.2f})"
         )
-    lines.append(f"best epoch {summary['best_epoch']}, chosen by {summary['select_on']}")
+    lines.append(
+        f"best epoch {summary['best_epoch']} of {summary['epochs_trained']}, "
+        f"chosen by {summary['select_on']}"
+    )
     return "\n".join([*lines, f"checkpoint: {summary['checkpoint']}"])

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from utils.runs.options import option
-from utils.training.schedules import SCHEDULES, Recipe
+from utils.training.published import RECIPES, training_values
+from utils.training.schedules import AMP, CHANNELS_LAST, SCHEDULES, Recipe
 
 _OFFICIAL_NAMES = {"cos": "cosine", "exp": "exponential", "fixed": "constant"}
 
@@ -17,6 +18,13 @@ def schedule_name(word: str) -> str:
 class TrainingOptions:
     """How a network is trained; the defaults are the official fine-tuning's."""
 
+    recipe: str | None = option(
+        None,
+        "a whole procedure, hrank's or hrankplus's as published; flags given beside it stand",
+        choices=tuple(RECIPES),
+        presets=lambda given: training_values(given["recipe"], given.get("dataset")),
+        group="training",
+    )
     epochs: int = option(15, "epochs of fine-tuning (of each layer, layerwise)", group="training")
     lr: float = option(0.01, "learning rate", flags=("--learning_rate",), group="training")
     lr_decay_step: tuple[int, ...] = option(
@@ -39,6 +47,21 @@ class TrainingOptions:
     label_smoothing: float = option(
         0.0, "label smoothing", flags=("--label_smooth",), group="training"
     )
+    clip_norm: float | None = option(
+        None, "cut the gradient, all weights' together, to this norm", group="training"
+    )
+    accumulate: int = option(
+        1, "batches whose gradients make one step", metavar="N", group="training"
+    )
+    ema: float | None = option(
+        None,
+        "evaluate and keep averaged weights, which at each step keep this share, e.g. 0.999",
+        metavar="DECAY",
+        group="training",
+    )
+    patience: int | None = option(
+        None, "end N epochs after the best one", metavar="N", group="training"
+    )
     select_on: str = option(
         "val",
         "what the best epoch is chosen by: a validation split held out of train, the test images "
@@ -48,6 +71,21 @@ class TrainingOptions:
     )
     val_fraction: float = option(
         0.1, "share of train held out for --select_on val", group="training"
+    )
+    amp: str = option(
+        "auto",
+        "train in bfloat16 where float32 is not needed; auto: on a GPU",
+        choices=AMP,
+        group="speed",
+    )
+    channels_last: str = option(
+        "auto",
+        "store images and weights channels last; auto: on a GPU",
+        choices=CHANNELS_LAST,
+        group="speed",
+    )
+    compile: bool = option(
+        False, "compile the network, which takes minutes, for faster steps", group="speed"
     )
 
     @property
@@ -61,6 +99,11 @@ class TrainingOptions:
         Raises:
             ValueError: a setting is out of range.
         """
+        if self.patience is not None and self.select_on == "last":
+            raise ValueError(
+                f"--patience is {self.patience} and --select_on 'last': expected val or test, "
+                "since the last epoch is never worse than the best"
+            )
         return Recipe(
             epochs=self.epochs,
             lr=self.lr,
@@ -72,4 +115,11 @@ class TrainingOptions:
             seed=seed,
             label_smoothing=self.label_smoothing,
             warmup_epochs=self.warmup_epochs,
+            clip_norm=self.clip_norm,
+            accumulate=self.accumulate,
+            ema=self.ema,
+            patience=self.patience,
+            amp=self.amp,
+            channels_last=self.channels_last,
+            compile=self.compile,
         )

@@ -1,11 +1,14 @@
 """Batches of images, shuffled, augmented and normalized on the device that computes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from utils.data.images import NORMALIZATIONS, ImageSource
+
+# the batches of an epoch, slices of its order -> those of them, or parts of them, to yield
+Select = Callable[[Sequence[slice]], Sequence[slice]]
 
 
 def num_batches(images: ImageSource, batch_size: int, drop_last: bool = False) -> int:
@@ -33,12 +36,15 @@ def batches(
     augment: bool = False,
     seed: int | None = None,
     drop_last: bool = False,
+    select: Select = list,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Return one epoch of (images float32 [B, 3, H, W], labels int64 [B]) on `device`.
 
     Without a seed the images come in order; with one they are shuffled, each exactly once, the
     same way on every device. `augment` crops and flips them at random, as their kind has it. They
     may live on `device` (nothing is copied) or elsewhere (each batch is moved as uint8).
+    `select` may leave out batches or parts of them, which are then not read; the other images come
+    with the same crops all the same.
 
     Raises:
         ValueError: an unknown normalization, a batch size out of range, or `augment` without
@@ -50,13 +56,19 @@ def batches(
     count = num_batches(images, batch_size, drop_last)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     order = _draw_order(len(images), generator)[: count * batch_size]
+    spans = select(
+        [
+            slice(start, min(start + batch_size, len(order)))
+            for start in range(0, len(order), batch_size)
+        ]
+    )
 
     def generate() -> Iterator[tuple[Tensor, Tensor]]:
         crops = generator if augment else None
-        labels = images.labels[order.to(images.labels.device)].to(device).split(batch_size)
-        pixels = images.pixels(order, batch_size, device=torch.device(device), crops=crops)
-        for found, label in zip(pixels, labels, strict=False):  # no images: one empty split
-            yield normalize(found, normalization), label
+        labels = images.labels[order.to(images.labels.device)].to(device)
+        pixels = images.pixels(order, spans, device=torch.device(device), crops=crops)
+        for found, span in zip(pixels, spans, strict=True):
+            yield normalize(found, normalization), labels[span]
 
     return generate()
 

@@ -4,7 +4,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -42,7 +41,7 @@ class ImageStream(ImageSource):
     def pixels(
         self,
         order: Tensor,
-        batch_size: int,
+        spans: Sequence[slice],
         *,
         device: torch.device,
         crops: torch.Generator | None,
@@ -52,14 +51,13 @@ class ImageStream(ImageSource):
         Raises:
             ValueError: a file cannot be read.
         """
-        count = -(-len(order) // batch_size)
-        files = map(self.files.__getitem__, order.tolist())
-        wanted = zip(files, _seeds(len(order), crops), strict=True)
+        files = [self.files[index] for index in order.tolist()]
+        wanted = list(zip(files, _seeds(len(order), crops), strict=True))
         loader = DataLoader(
-            _BatchReader(self.read),
+            _BatchReader(self.read, wanted[:1]),
             batch_size=None,  # an item is a batch
-            sampler=(list(islice(wanted, batch_size)) for _ in range(count)),
-            num_workers=min(self.workers, count),
+            sampler=(wanted[span] for span in spans),
+            num_workers=min(self.workers, len(spans)),
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else it would draw from the run's random numbers
         )
@@ -79,12 +77,14 @@ def default_workers() -> int:
 class _BatchReader:
     """Reads the files of a batch, [(path, seed)] -> uint8 [B, 3, H, W]."""
 
-    def __init__(self, read: Read) -> None:
-        self.read = read
+    def __init__(self, read: Read, some: list[tuple[str, int | None]]) -> None:
+        self.read, self.some = read, some
 
     def __getitem__(self, batch: list[tuple[str, int | None]]) -> Tensor | ValueError:
         try:
-            return torch.stack([self.read(path, seed) for path, seed in batch])
+            # a batch of no image has the size of the others all the same
+            images = torch.stack([self.read(path, seed) for path, seed in batch or self.some])
+            return images[: len(batch)]
         except ValueError as error:  # raised here, it would come out with a worker's traceback
             return error
 

@@ -24,6 +24,8 @@ def load_imagenet(data_dir: str | Path, image_size: int, workers: int) -> Datase
     Raises:
         ValueError: a folder is missing or holds no images, or the splits have different classes.
     """
+    from torchvision import transforms  # noqa: F401  here once, not in each worker of each epoch
+
     train, test = list_splits(Path(data_dir), _TRAIN, _TEST)
 
     def stream(classes: ClassFiles, name: str) -> ImageStream:

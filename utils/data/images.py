@@ -39,14 +39,15 @@ class ImageSource(ABC):
     def pixels(
         self,
         order: Tensor,
-        batch_size: int,
+        spans: Sequence[slice],
         *,
         device: torch.device,
         crops: torch.Generator | None,
     ) -> Iterator[Tensor]:
-        """Yield the images at the indices `order`, uint8 [B, 3, H, W] on `device`, in batches.
+        """Yield for each span the images at order[span], uint8 [B, 3, H, W] on `device`.
 
-        Where `crops` is given, they are cropped and flipped at random, as it alone decides.
+        Where `crops` is given, they are cropped and flipped at random, as it and their place in
+        `order` decide.
         """
 
 
@@ -90,7 +91,7 @@ class ImageSet(ImageSource):
     def pixels(
         self,
         order: Tensor,
-        batch_size: int,
+        spans: Sequence[slice],
         *,
         device: torch.device,
         crops: torch.Generator | None,
@@ -98,8 +99,7 @@ class ImageSet(ImageSource):
         """Yield batches as every source does; a crop is of the image padded by 4 black pixels."""
         if crops is not None:
             offsets, flips = draw_crops(len(self), crops)
-        for start in range(0, len(order), batch_size):
-            span = slice(start, start + batch_size)
+        for span in spans:
             found = self.images[order[span].to(self.images.device)].to(device)
             yield found if crops is None else crop_and_flip(found, offsets[span], flips[span])
 

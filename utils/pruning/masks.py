@@ -1,6 +1,7 @@
 """Masks: pruned filters are zero, with their norms' scale and shift, and stay zero in training."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 import torch.nn as nn
@@ -20,10 +21,12 @@ class ChannelMasks:
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]):
         alive = graph.alive(masks)
+        self.modules: set[str] = set()  # whose parameters are zeroed, at least in part
         self._parameters: list[Tensor] = []
         self._factors: list[Tensor] = []  # 1 is kept, 0 is pruned
         for relation in graph.relations:
             if isinstance(relation, Filters | Norm) and not alive[relation.outputs].all():
+                self.modules.add(relation.module)
                 self._add(model.get_submodule(relation.module), alive[relation.outputs])
 
     @torch.no_grad()
@@ -31,6 +34,18 @@ class ChannelMasks:
         """Zero the masked entries; call it after every optimizer step."""
         if self._parameters:
             torch._foreach_mul_(self._parameters, self._factors)
+
+    @contextmanager
+    @torch.no_grad()
+    def applied(self) -> Iterator[None]:
+        """Zero the masked entries within the block; then they are what they were before."""
+        before = [parameter.detach().clone() for parameter in self._parameters]
+        try:
+            self.apply()
+            yield
+        finally:
+            if before:
+                torch._foreach_copy_(self._parameters, before)
 
     def _add(self, module: nn.Module, alive: Tensor) -> None:
         for name, parameter in module.named_parameters(recurse=False):

@@ -3,7 +3,7 @@
 import functools
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from models.rank_layers import Site
+from utils.rank.estimation import estimate_ranks
 from utils.rank.inertia import EPS32, UNDECIDED
 from utils.rank.matrix_rank import Form, forms, map_ranks
 from utils.runs.borrowed_state import evaluating
@@ -39,7 +41,8 @@ class Benchmark:
     """All timings, by the way's name, of the same `maps` feature maps."""
 
     timings: dict[str, Timing]
-    forward_seconds: list[float]
+    forward_seconds: list[float]  # of the forward pass alone, a number per repeat
+    job_seconds: list[float]  # of `estimate_ranks`: forward pass, ranks and sums
     images: int = 0
     maps: int = 0
     undecided: dict[str, int] = field(default_factory=dict)  # form -> maps that were left to LAPACK
@@ -61,47 +64,51 @@ def ways(device: torch.device) -> dict[str, Callable[[Tensor], Tensor]]:
 @torch.no_grad()
 def benchmark(
     model: nn.Module,
-    modules: Iterable[str],
+    sites: Sequence[Site],
     batches: Iterable[Tensor],
     *,
     repeats: int,
     loop_images: int,
 ) -> Benchmark:
-    """Rank the outputs of `modules` in all ways, interleaved, `repeats` times each.
+    """Rank the maps at `sites` in all ways, interleaved, `repeats` times each.
 
     The official loop is slow: it ranks, once, the first `loop_images` of the images.
     """
-    found = Benchmark({}, [0.0] * repeats)
-    with _maps_of(model, modules) as maps:
-        for images in batches:
-            for repeat in range(repeats):
+    found = Benchmark({}, [0.0] * repeats, [0.0] * repeats)
+    for images in batches:
+        for repeat in range(repeats):
+            with evaluating(model):
                 found.forward_seconds[repeat] += _seconds(lambda images=images: model(images))[0]
-            _add_loop(found, maps, max(0, loop_images - found.images))
-            _add_ways(found, maps, repeats)
-            found.images += len(images)
+            job = functools.partial(estimate_ranks, model, sites, [images])
+            found.job_seconds[repeat] += _seconds(job)[0]
+        with _maps_of(model, sites) as maps:
+            model(images)
+        _add_loop(found, maps, max(0, loop_images - found.images))
+        _add_ways(found, maps, repeats)
+        found.images += len(images)
     return found
 
 
 @torch.no_grad()
-def count_maps(model: nn.Module, modules: Iterable[str], image: Tensor) -> int:
-    """Return how many feature maps the modules make of one image [1, 3, H, W]."""
-    with _maps_of(model, modules) as maps:
+def count_maps(model: nn.Module, sites: Sequence[Site], image: Tensor) -> int:
+    """Return how many feature maps there are at the sites for one image [1, 3, H, W]."""
+    with _maps_of(model, sites) as maps:
         model(image)
     return sum(layer.size(1) for layer in maps.values())
 
 
 @contextmanager
-def _maps_of(model: nn.Module, modules: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Yield {module: its latest output}, of the model in eval mode."""
-    maps: dict[str, Tensor] = {}
+def _maps_of(model: nn.Module, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
+    """Yield {site: its latest maps}, of the model in eval mode."""
+    maps: dict[Site, Tensor] = {}
     with evaluating(model), ExitStack() as hooks:
-        for name in modules:
-            hook = functools.partial(_keep, maps, name)
-            hooks.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+        for site in sites:
+            hook = functools.partial(_keep, maps, site)
+            hooks.callback(model.get_submodule(site.module).register_forward_hook(hook).remove)
         yield maps
 
 
-def _add_ways(found: Benchmark, maps: Mapping[str, Tensor], repeats: int) -> None:
+def _add_ways(found: Benchmark, maps: Mapping[Site, Tensor], repeats: int) -> None:
     all_ways = ways(next(iter(maps.values())).device)
     count = sum(layer.shape[:2].numel() for layer in maps.values())
     found.maps += count
@@ -121,7 +128,7 @@ def _add_ways(found: Benchmark, maps: Mapping[str, Tensor], repeats: int) -> Non
             found.undecided[name] = found.undecided.get(name, 0) + left
 
 
-def _add_loop(found: Benchmark, maps: Mapping[str, Tensor], images: int) -> None:
+def _add_loop(found: Benchmark, maps: Mapping[Site, Tensor], images: int) -> None:
     layers = [layer[:images] for layer in maps.values()]
     count = sum(layer.shape[:2].numel() for layer in layers)
     if count == 0:
@@ -133,8 +140,10 @@ def _add_loop(found: Benchmark, maps: Mapping[str, Tensor], images: int) -> None
     timing.mismatches += _differing(ranks, [torch.linalg.matrix_rank(layer) for layer in layers])
 
 
-def _keep(maps: dict[str, Tensor], name: str, module: nn.Module, _: object, output: Tensor) -> None:
-    maps[name] = output.clone()  # the next module may work in place
+def _keep(
+    maps: dict[Site, Tensor], site: Site, module: nn.Module, _: object, output: Tensor
+) -> None:
+    maps[site] = output[:, site.start : site.stop].clone()  # the next module may work in place
 
 
 def _seconds(action: Callable[[], Any]) -> tuple[float, Any]:

@@ -37,8 +37,8 @@ class RankStatistics:
 class _Totals:
     """Running sums of one site."""
 
-    def __init__(self, site: Site):
-        self.site = site
+    def __init__(self, site: Site, exact: bool):
+        self.site, self.exact = site, exact
         self.total: Tensor | int = 0
         self.total_of_squares: Tensor | int = 0
         self.images = 0
@@ -48,7 +48,7 @@ class _Totals:
         """Rank the site's maps, add to the sums and return the ranks [N, C]."""
         maps = maps[:, self.site.start : self.site.stop]
         try:
-            ranks = map_ranks(maps)
+            ranks = map_ranks(maps, exact=self.exact)
         except ValueError as error:
             raise ValueError(f"layer {str(self.site)!r}: {error}") from None
         self.total = self.total + ranks.sum(0)
@@ -70,6 +70,7 @@ def estimate_ranks(
     sites: Iterable[Site],
     batches: Iterable[Tensor],
     *,
+    exact: bool = False,
     after_layer: Callable[[Site, Tensor], None] | None = None,
 ) -> dict[Site, RankStatistics]:
     """Rank the feature maps of every site on all images, in one forward sweep.
@@ -77,6 +78,7 @@ def estimate_ranks(
     Args:
         batches: images [N, C, H, W], each batch on the model's device; of several processes, each
             has its own, and all get the statistics of all.
+        exact: see `map_ranks`.
         after_layer: called with the site and its ranks int64 [N, C] after each layer of each batch.
 
     Returns:
@@ -86,7 +88,7 @@ def estimate_ranks(
         ValueError: if there are no images, a site is no module of the model, a site does not run
             exactly once per image, or a feature map holds NaN or Inf; the message names the site.
     """
-    totals = {site: _Totals(site) for site in sites}
+    totals = {site: _Totals(site, exact) for site in sites}
     images = 0
 
     def record(site: Site, maps: Tensor) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.runs import processes
+
 _ROOT = Path(__file__).parents[2]
 
 
@@ -20,6 +22,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
         "device": _device_name(device),
+        "processes": processes.num_processes(),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),

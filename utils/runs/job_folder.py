@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from utils.runs.atomic_write import remove_unfinished, write_json
+from utils.runs import processes
+from utils.runs.atomic_write import refusals_named, remove_unfinished, write_json
+from utils.runs.stop_signals import stops_leaving
 
 _ABSENT = object()
 
@@ -65,14 +67,14 @@ def open_job(path: str | os.PathLike, config: Mapping[str, Any]) -> Iterator[Job
     """Yield the run folder at `path`, created or continued, closed to other runs until the end.
 
     `config` (what JSON can hold) is written at the first opening and must be the same at the next.
-    The lock belongs to the process: however that ends, the folder is free again.
+    The lock belongs to the first process: however that ends, the folder is free again.
 
     Raises:
         ValueError: the folder cannot be written, another run is in it, or it was started with
             other options.
     """
     folder = JobFolder(path)
-    with _locked(folder):
+    with _locked(folder), stops_leaving("the same command goes on from there"):
         for place in (folder.path, folder.last.parent):
             remove_unfinished(place)
         if folder.config.exists():
@@ -84,26 +86,34 @@ def open_job(path: str | os.PathLike, config: Mapping[str, Any]) -> Iterator[Job
 
 @contextlib.contextmanager
 def _locked(folder: JobFolder) -> Iterator[None]:
+    with _locked_by_us(folder) if processes.is_first() else contextlib.nullcontext():
+        processes.meet()
+        yield
+
+
+@contextlib.contextmanager
+def _locked_by_us(folder: JobFolder) -> Iterator[None]:
     with _open_lock(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            owner = file.read().strip() or "unknown"
+            owner = file.read().decode().strip() or "unknown"
             raise ValueError(
                 f"{folder.path} is in use by another run (process {owner}): "
                 "expected a folder of its own, wait for that run or give another --job_dir"
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        os.register_at_fork(after_in_child=file.close)  # else a worker would outlive us with it
+        with refusals_named(folder.lock):
+            file.truncate(0)
+            file.write(b"%d\n" % os.getpid())
         yield
 
 
-def _open_lock(folder: JobFolder) -> IO[str]:
+def _open_lock(folder: JobFolder) -> IO[bytes]:
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        return folder.lock.open("a+")  # not "w": a second run must still read whose it is
+        return folder.lock.open("a+b", buffering=0)  # not "w": another must still read whose it is
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from utils.runs.atomic_write import write_text
+from utils.runs import processes
+from utils.runs.atomic_write import refusals_named, write_text
 from utils.runs.job_folder import JobFolder
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from utils.runs.event_file import EventFile
 
 
 class RunLog:
     """Writes `log.jsonl` and the TensorBoard event files of a run's folder; a context manager.
 
     Each line and each set of scalars is on disk when its call returns. Event files are opened at
-    the first curve, so a run that draws none leaves none.
+    the first curve, so a run that draws none leaves none. Of several processes the first writes.
     """
 
     def __init__(self, folder: JobFolder, *, keep_lines: int | None = None):
@@ -31,7 +32,7 @@ class RunLog:
             keep_lines: cut `log.jsonl` back to so many lines first; None keeps all whole lines.
         """
         self._folder = folder
-        self._writer: SummaryWriter | None = None
+        self._events: EventFile | None = None
         self._purge_step: int | None = None
         self._lines = len(_whole_lines(folder.log))
         self.cut_back(self._lines if keep_lines is None else keep_lines)
@@ -64,42 +65,38 @@ class RunLog:
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Append one line to `log.jsonl`."""
         line = json.dumps(record, allow_nan=False) + "\n"
-        with self._folder.log.open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        path = self._folder.log
+        if processes.is_first():
+            with refusals_named(path), path.open("a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
         self._lines += 1
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Add one point at `step` to each of the named curves."""
         for tag, value in values.items():
-            self._tensorboard().add_scalar(tag, value, step)
-        self._tensorboard().flush()
+            self._event_file().scalar(tag, value, step)
 
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
         """Add the distribution of `values` (any shape) at `step`."""
-        self._tensorboard().add_histogram(tag, values, step)
+        self._event_file().histogram(tag, values, step)
 
     def text(self, tag: str, markdown: str) -> None:
         """Add a page of Markdown."""
-        self._tensorboard().add_text(tag, markdown)
+        self._event_file().text(tag, markdown)
 
     def hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Add the run's options and what came of them to TensorBoard's table of runs."""
-        from torch.utils.tensorboard.summary import hparams
-
-        writer = self._tensorboard()
         plain = {name: _cell(value) for name, value in options.items()}
-        # SummaryWriter.add_hparams would open a second run, a folder below this one
-        for summary in hparams(plain, dict(metrics)):
-            writer.file_writer.add_summary(summary)
+        self._event_file().hparams(plain, metrics)
         self.scalars(metrics, step=0)
 
     def close(self) -> None:
         """Finish the event file; the log can still be written to, in a new one."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
     def __enter__(self) -> "RunLog":
         return self
@@ -107,15 +104,15 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _tensorboard(self) -> "SummaryWriter":
-        if self._writer is None:
+    def _event_file(self) -> "EventFile":
+        if self._events is None:
             with warnings.catch_warnings():
-                # its import takes seconds, and some versions of it call what Python deprecates
+                # its import takes a second, and some versions of TensorBoard call the deprecated
                 warnings.simplefilter("ignore", DeprecationWarning)
-                from torch.utils.tensorboard import SummaryWriter
-            self._writer = SummaryWriter(str(self._folder.path), purge_step=self._purge_step)
+                from utils.runs.event_file import EventFile
+            self._events = EventFile(self._folder.path, purge_step=self._purge_step)
             self._purge_step = None
-        return self._writer
+        return self._events
 
 
 def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:

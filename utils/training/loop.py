@@ -1,24 +1,25 @@
 """Training: one epoch, and a stage of many that goes on, bit for bit, where it was stopped."""
 
-import contextlib
 import hashlib
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from utils.metrics.accuracy import Accuracy
-from utils.runs.borrowed_state import training
+from utils.runs import processes
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import RunLog
+from utils.runs.stop_signals import HeldStops, Stopped, stops_held
+from utils.training.random_numbers import seeded
 from utils.training.records import accuracies_in, epoch_record
 from utils.training.schedules import Recipe, learning_rate
 from utils.training.stage import Stage
+from utils.training.steps import TrainingStep, make_optimizer
+from utils.training.tally import Tally
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images [N, 3, H, W], labels [N] int64
 
@@ -27,8 +28,8 @@ Batches = Iterable[tuple[Tensor, Tensor]]  # images [N, 3, H, W], labels [N] int
 class FitResult:
     """What a stage ended with; `best` is of epoch `best_epoch`, the first with so many right.
 
-    `epochs` holds the stage's lines of log.jsonl; `seconds` is of this call alone, so that a
-    stage that went on after a stop counts only its second part.
+    `epochs` holds the stage's lines of log.jsonl. `seconds` is how long all stages of the run so
+    far took, in all calls; of a killed call, what its last checkpoint knows of.
     """
 
     last: Mapping[str, Accuracy]
@@ -41,7 +42,7 @@ class FitResult:
 def fit(
     model: nn.Module,
     *,
-    batches_of: Callable[[int], Batches],
+    batches_of: Callable[[int, int], Batches],
     steps: int,
     recipe: Recipe,
     evaluate: Callable[[nn.Module], Mapping[str, Accuracy]],
@@ -50,6 +51,7 @@ def fit(
     stage: str = "",
     log: RunLog | None = None,
     after_step: Callable[[], None] | None = None,
+    teacher: nn.Module | None = None,
     step_offset: int = 0,
 ) -> FitResult:
     """Train `model` by the recipe, in place, and return the accuracies it ended with.
@@ -59,73 +61,57 @@ def fit(
     best lie in best.pt. A stage that is already complete returns at once. The lines of log.jsonl
     are this function's: those that no checkpoint stands for are cut away.
 
+    A signal that stops the program lets a step end, and is saved at that step; so is one that comes
+    amid the evaluation, which is then done again.
+
     Args:
-        batches_of: the training batches of an epoch (from 0), the same at each call.
+        batches_of: the training batches of an epoch, from one of them on (both from 0), the same
+            at each call.
         steps: how many batches that is, for the progress bar and the warm-up.
         evaluate: the accuracies after an epoch, such as {"val": ..., "test": ...}.
         select_on: which of them decides what is best, or "last".
         checkpoints: the run's folder.
         stage: names this call among the several of one run, in their order.
         after_step: called after each optimizer step.
+        teacher: the network that the recipe distills from, if any.
         step_offset: the epochs of earlier stages, where TensorBoard's curves go on.
 
     Raises:
         ValueError: a loss that is not finite, a `select_on` that `evaluate` does not give, a
             stage that the run has left behind, or a last.pt that does not fit.
+        Stopped: by a signal, for which a caller has asked with `stops_raised`.
     """
-    started = time.perf_counter()
-    optimizer = torch.optim.SGD(
-        model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
-    )
-    run = Stage(model, optimizer, checkpoints, stage, log, select_on, step_offset)
+    optimizer = make_optimizer(model, recipe)
+    step = TrainingStep(model, optimizer, recipe, after_step=after_step, teacher=teacher)
+    run = Stage(model, optimizer, step, checkpoints, stage, log, select_on, step_offset)
     run.resume()
     with tqdm(total=recipe.epochs, desc=stage or "training", unit="epoch", mininterval=1) as bar:
         bar.update(len(run.records))
-        for epoch in range(len(run.records), recipe.epochs):
-            with _seeded(model, epoch_seed(recipe.seed, stage, epoch)), run.naming(epoch):
-                batches = _with_bar(batches_of(epoch), steps, epoch)
-                batches = _with_learning_rates(batches, optimizer, recipe, epoch=epoch, steps=steps)
-                trained, speed = _timed_epoch(model, batches, optimizer, recipe, after_step)
-                place = {"stage": stage, "epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
-                record = place | epoch_record(trained, evaluate(model))
-            run.complete(record, images_per_second=speed)
+        while not _is_over(run, recipe):
+            record = _next_epoch(run, recipe, batches_of=batches_of, steps=steps, evaluate=evaluate)
+            with stops_held():
+                run.complete(record)
             bar.set_postfix(_postfix(record), refresh=False)
             bar.update()
     last, best = (accuracies_in(run.records[epoch]) for epoch in (-1, run.best_epoch))
-    return FitResult(last, best, run.best_epoch, run.records, time.perf_counter() - started)
+    return FitResult(last, best, run.best_epoch, run.records, run.seconds)
 
 
-def train_epoch(
-    model: nn.Module,
-    batches: Batches,
-    optimizer: torch.optim.Optimizer,
-    *,
-    label_smoothing: float = 0.0,
-    after_step: Callable[[], None] | None = None,
-) -> Accuracy:
+def train_epoch(step: TrainingStep, batches: Batches, tally: Tally | None = None) -> Accuracy:
     """Train on each batch once, in train mode, and return the accuracy met on the way.
 
-    Nothing is read back from the device until the end. Training flags are put back.
+    Nothing is read back from the device until the end. Training flags are put back. `tally` holds
+    the steps of the epoch that were made before, and takes in these.
 
     Raises:
-        ValueError: there are no images, or a step's loss is not finite.
+        ValueError: there are no images, or a loss is not finite.
     """
-    losses, correct, sizes = [], [], []
-    with training(model):
+    tally = Tally() if tally is None else tally
+    with step.modes(), tally.timed():
         for images, labels in batches:
-            logits = model(images)  # [N, classes]
-            loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if after_step is not None:
-                after_step()
-            losses.append(loss.detach())
-            correct.append((logits.detach().argmax(dim=1) == labels).sum())
-            sizes.append(len(labels))
-    if not sizes:
-        raise ValueError("cannot train on no images: expected at least one batch")
-    return _summed(torch.stack(losses).cpu(), torch.stack(correct).cpu(), torch.tensor(sizes))
+            tally.add(*step(images, labels))
+        step.end_epoch()
+        return tally.accuracy()
 
 
 def epoch_seed(seed: int, stage: str, epoch: int) -> int:
@@ -134,59 +120,80 @@ def epoch_seed(seed: int, stage: str, epoch: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _timed_epoch(
-    model: nn.Module,
-    batches: Batches,
-    optimizer: torch.optim.Optimizer,
+def _is_over(run: Stage, recipe: Recipe) -> bool:
+    """Return whether all epochs are done, or `patience` of them since the best."""
+    epochs = len(run.records)
+    waited = epochs - 1 - run.best_epoch
+    impatient = recipe.patience is not None and epochs > 0 and waited >= recipe.patience
+    return impatient or epochs == recipe.epochs
+
+
+def _next_epoch(
+    run: Stage,
     recipe: Recipe,
-    after_step: Callable[[], None] | None,
-) -> tuple[Accuracy, float]:
-    """Return train_epoch's outcome and the images per second."""
-    started = time.perf_counter()
-    trained = train_epoch(
-        model, batches, optimizer, label_smoothing=recipe.label_smoothing, after_step=after_step
-    )
-    return trained, trained.images / (time.perf_counter() - started)
+    *,
+    batches_of: Callable[[int, int], Batches],
+    steps: int,
+    evaluate: Callable[[nn.Module], Mapping[str, Accuracy]],
+) -> dict[str, Any]:
+    """Train the next epoch, or what is left of it, evaluate, and return the epoch's record."""
+    epoch = len(run.records)
+    with seeded(run.model, epoch_seed(recipe.seed, run.name, epoch)), run.naming_place():
+        start = run.begin_epoch()
+        batches = _with_bar(batches_of(epoch, start), epoch, start, steps)
+        place = {"epoch": epoch, "start": start, "steps": steps}
+        batches = _with_learning_rates(batches, run.optimizer, recipe, **place)
+        measured = _train_and_evaluate(run, batches, evaluate)
+    rate = run.optimizer.param_groups[0]["lr"]
+    return {"stage": run.name, "epoch": epoch, "lr": rate, **measured}
 
 
-def _summed(losses: Tensor, correct: Tensor, sizes: Tensor) -> Accuracy:
-    """Return the outcome of an epoch from its steps: mean losses, right answers, images: [S]."""
-    broken = (~losses.isfinite()).nonzero().flatten()
-    if len(broken):
-        step = int(broken[0])
-        raise ValueError(
-            f"the loss became {losses[step].item()} at step {step + 1} of {len(losses)}: "
-            "expected a finite number, try a lower learning rate"
-        )
-    images = int(sizes.sum())
-    loss = (losses.double() * sizes).sum().item() / images
-    return Accuracy(correct=int(correct.sum()), images=images, loss=loss)
+def _train_and_evaluate(
+    run: Stage, batches: Batches, evaluate: Callable[[nn.Module], Mapping[str, Accuracy]]
+) -> dict[str, int | float]:
+    """Train on what is left of an epoch, and return its record; a stop is saved, then goes on up.
+
+    A stop amid the evaluation finds all steps made, and only the evaluation to do again.
+    """
+    try:
+        with stops_held() as stops:
+            trained = train_epoch(run.step, _until_stopped(batches, stops), run.tally)
+            if processes.num_processes() > 1:  # stop together, never amid what they add up
+                return epoch_record(trained, evaluate(run.step.evaluated))
+        return epoch_record(trained, evaluate(run.step.evaluated))
+    except Stopped as stop:
+        if not stop.amid:
+            run.pause()
+            stop.outcome = f"{run.place}, step {len(run.tally)} is saved; the same command goes on"
+        raise
+
+
+def _until_stopped(batches: Batches, stops: HeldStops) -> Batches:
+    """Yield the batches; after the step that a signal came in, raise Stopped instead."""
+    for batch in batches:
+        yield batch
+        stops.check()
 
 
 def _with_learning_rates(
-    batches: Batches, optimizer: torch.optim.Optimizer, recipe: Recipe, *, epoch: int, steps: int
+    batches: Batches,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    *,
+    epoch: int,
+    start: int,
+    steps: int,
 ) -> Batches:
-    """Yield the batches, and set before each the learning rate of its step."""
-    for step, batch in enumerate(batches):
+    """Yield the batches from `start` on, and set before each the learning rate of its step."""
+    for step, batch in enumerate(batches, start):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch, step, steps)
         yield batch
 
 
-def _with_bar(batches: Batches, steps: int, epoch: int) -> Batches:
-    name = f"epoch {epoch + 1}"
-    return tqdm(batches, name, steps, leave=False, unit="batch", mininterval=0.5, disable=None)
-
-
-@contextlib.contextmanager
-def _seeded(model: nn.Module, seed: int) -> Iterator[None]:
-    """Seed torch's own random numbers where the model computes; the caller's come back after."""
-    cuda = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed reaches every other device
-        for index in cuda:
-            torch.cuda.default_generators[index].manual_seed(seed)
-        yield
+def _with_bar(batches: Batches, epoch: int, start: int, steps: int) -> Batches:
+    how = {"unit": "batch", "mininterval": 0.5, "leave": False, "disable": None}
+    return tqdm(batches, f"epoch {epoch + 1}", steps, initial=start, **how)
 
 
 def _postfix(record: Mapping[str, Any]) -> dict[str, str]:

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 
 SCHEDULES = ("step", "cosine", "exponential", "constant")
+AMP = ("auto", "off", "bfloat16")
+CHANNELS_LAST = ("auto", "off", "on")
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,11 @@ class Recipe:
     `decay_epochs` and `decay_factor` are for the "step" schedule: the learning rate is multiplied
     by the factor from each of these epochs on, counted from 0, as torch's MultiStepLR does.
     During the first `warmup_epochs` the rate rises with every step.
+
+    Gradients of `accumulate` batches make one step, cut to `clip_norm`. Training ends `patience`
+    epochs after the best. `ema` is the decay of the averaged weights that are evaluated and kept.
+    `distill_*` are for a training that is given a teacher: its share of the loss and the softness
+    of its answers. `amp` and `channels_last` change the arithmetic, on a GPU by default.
 
     Raises:
         ValueError: a setting outside its range.
@@ -29,6 +36,15 @@ class Recipe:
     seed: int = 0
     label_smoothing: float = 0.0
     warmup_epochs: int = 0
+    clip_norm: float | None = None
+    accumulate: int = 1
+    patience: int | None = None
+    ema: float | None = None
+    distill_weight: float = 0.9
+    distill_temperature: float = 4.0
+    amp: str = "auto"
+    channels_last: str = "auto"
+    compile: bool = False
 
     def __post_init__(self):
         increasing = sorted(set(self.decay_epochs)) == list(self.decay_epochs)
@@ -45,6 +61,21 @@ class Recipe:
         _check("label_smoothing", smoothing, 0 <= smoothing < 1, "0 <= label_smoothing < 1")
         warmup, most = self.warmup_epochs, f"0 or more, less than the {self.epochs} epochs"
         _check("warmup_epochs", warmup, 0 <= warmup < self.epochs, most)
+        self._check_step()
+
+    def _check_step(self):
+        norm, patience, ema = self.clip_norm, self.patience, self.ema
+        weight, temperature = self.distill_weight, self.distill_temperature
+        _check("clip_norm", norm, norm is None or 0 < norm < math.inf, "a number above 0")
+        _check("accumulate", self.accumulate, self.accumulate >= 1, "at least 1")
+        _check("patience", patience, patience is None or patience >= 1, "at least 1")
+        _check("ema", ema, ema is None or 0 <= ema < 1, "0 <= ema < 1")
+        _check("distill_weight", weight, 0 <= weight <= 1, "0 <= distill_weight <= 1")
+        above_0 = 0 < temperature < math.inf
+        _check("distill_temperature", temperature, above_0, "a number above 0")
+        _check("amp", self.amp, self.amp in AMP, f"one of {AMP}")
+        last = self.channels_last
+        _check("channels_last", last, last in CHANNELS_LAST, f"one of {CHANNELS_LAST}")
 
 
 def learning_rate(recipe: Recipe, epoch: int, step: int = 0, steps: int = 1) -> float:

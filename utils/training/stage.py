@@ -1,6 +1,7 @@
-"""A stage of training on disk: what is saved after each epoch, and how it is taken up again."""
+"""A stage of training on disk: what is saved of it, and how it is taken up again."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,12 +13,15 @@ from utils.runs.atomic_write import write_tensors
 from utils.runs.checkpoint import fill_model, load_file, weights_of
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import RunLog
+from utils.training.random_numbers import random_state, set_random_state
 from utils.training.records import accuracies_in, curves_of
+from utils.training.steps import TrainingStep
+from utils.training.tally import Tally
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, as its last checkpoint says: epoch `epoch` (from 0) of `stage` is done."""
+    """How far a run is: epoch `epoch` (from 0) of `stage` is done, of -1 perhaps some steps."""
 
     stage: str
     epoch: int
@@ -25,7 +29,7 @@ class Progress:
 
 
 def read_progress(checkpoints: JobFolder) -> Progress | None:
-    """Return how far the run in this folder is, None before the end of its first epoch.
+    """Return how far the run in this folder is, None before its first checkpoint.
 
     Raises:
         ValueError: last.pt cannot be loaded, or is no checkpoint of a run.
@@ -38,10 +42,15 @@ def read_progress(checkpoints: JobFolder) -> Progress | None:
 
 @dataclass
 class Stage:
-    """A stage under way: what it trains, where it writes, and the records of its epochs."""
+    """A stage under way: what it trains, where it writes, and what came of it so far.
+
+    `records` are of whole epochs; `tally` is of the epoch under way. `seconds` is the time that
+    the run took, earlier stages and calls included, as it was saved last.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    step: TrainingStep
     checkpoints: JobFolder
     name: str
     log: RunLog | None
@@ -50,10 +59,16 @@ class Stage:
     finished: list[str] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
+    tally: Tally = field(default_factory=Tally)
+    seconds: float = 0.0
+    _begun: float = field(default_factory=time.perf_counter)
+    _under_way: dict[str, Any] | None = None  # the epoch in which last.pt was written, if it was
 
     def resume(self) -> None:
         """Take up the state that the last checkpoint of this stage holds, if there is one."""
         saved = _load_last(self.checkpoints) if self.checkpoints.last.exists() else None
+        self.seconds = saved["seconds"] if saved else 0.0
+        self._begun -= self.seconds
         if saved is not None and saved["stage"] == self.name:
             self._take_up(saved)
         elif saved is not None:
@@ -67,7 +82,21 @@ class Stage:
             next_step = self.step_offset + len(self.records)
             self.log.cut_back(saved["log_lines"] if saved else 0, purge_step=next_step)
 
-    def complete(self, record: dict[str, Any], *, images_per_second: float) -> None:
+    def begin_epoch(self) -> int:
+        """Return how many of the next epoch's steps are made, and take up what they left."""
+        self.tally = Tally()
+        if self._under_way is not None:
+            self.tally = Tally(**self._under_way["tally"])
+            set_random_state(self.model, self._under_way["random"])
+            self._under_way = None
+        return len(self.tally)
+
+    def pause(self) -> None:
+        """Save the run amid an epoch, where it is between two steps or behind the last."""
+        state = {"tally": self.tally.state_dict(), "random": random_state(self.model)}
+        self._write_last(under_way=state)
+
+    def complete(self, record: dict[str, Any]) -> None:
         """Log an epoch, then save it.
 
         The order is what makes a stop harmless. A line without its last.pt is cut away and
@@ -80,27 +109,34 @@ class Stage:
             self.best_epoch = epoch
         if self.log is not None:
             self.log.epoch(record)
-            curves = curves_of(record) | {"speed/images_per_second": images_per_second}
+            speed = sum(self.tally.sizes) / self.tally.seconds
+            curves = curves_of(record) | {"speed/images_per_second": speed}
             self.log.scalars(curves, self.step_offset + epoch)
         self._write_last()
         if self.best_epoch == epoch:
             self._write_best()
 
+    @property
+    def place(self) -> str:
+        """The stage and the epoch under way, counted from 1 as the bar does."""
+        epoch = f"epoch {len(self.records) + 1}"
+        return f"{self.name}, {epoch}" if self.name else epoch
+
     @contextlib.contextmanager
-    def naming(self, epoch: int) -> Iterator[None]:
-        """Say in a ValueError which epoch it is from, counted from 1 as the bar does."""
+    def naming_place(self) -> Iterator[None]:
+        """Say in a ValueError which epoch it is from."""
         try:
             yield
         except ValueError as error:
-            place = f"{self.name}, epoch {epoch + 1}" if self.name else f"epoch {epoch + 1}"
-            raise ValueError(f"{place}: {error}") from error
+            raise ValueError(f"{self.place}: {error}") from error
 
     def _take_up(self, saved: dict[str, Any]) -> None:
         fill_model(self.model, saved["state_dict"], self.checkpoints.last)
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.step.load_state_dict(saved["step"])
         self.finished, self.records = saved["finished"], saved["records"]
-        self.best_epoch = saved["best_epoch"]
-        if self.best_epoch == saved["epoch"]:
+        self.best_epoch, self._under_way = saved["best_epoch"], saved["under_way"]
+        if self.best_epoch == saved["epoch"] and self._under_way is None:
             self._write_best()
 
     def _improves(self) -> bool:
@@ -113,16 +149,19 @@ class Stage:
         first = len(self.records) == 1
         return first or self.records[-1][key] > self.records[self.best_epoch][key]
 
-    def _write_last(self) -> None:
+    def _write_last(self, under_way: dict[str, Any] | None = None) -> None:
+        self.seconds = time.perf_counter() - self._begun
         content = {"state_dict": weights_of(self.model), "optimizer": self.optimizer.state_dict()}
+        content |= {"step": self.step.state_dict()}
         content |= {"stage": self.name, "epoch": len(self.records) - 1}
         content |= {"best_epoch": self.best_epoch, "finished": self.finished}
+        content |= {"under_way": under_way, "seconds": self.seconds}
         content |= {"log_lines": self.log.lines if self.log else 0, "records": self.records}
         write_tensors(self.checkpoints.last, content)
 
     def _write_best(self) -> None:
         accuracies = accuracies_in(self.records[self.best_epoch])
-        content = {"state_dict": weights_of(self.model), "stage": self.name}
+        content = {"state_dict": weights_of(self.step.evaluated), "stage": self.name}
         content |= {"epoch": self.best_epoch}
         content |= {"accuracy": {name: asdict(value) for name, value in accuracies.items()}}
         write_tensors(self.checkpoints.best, content)
@@ -130,6 +169,6 @@ class Stage:
 
 def _load_last(checkpoints: JobFolder) -> dict[str, Any]:
     saved = load_file(checkpoints.last)
-    if not isinstance(saved, dict) or "log_lines" not in saved:
+    if not isinstance(saved, dict) or "under_way" not in saved:
         raise ValueError(f"{checkpoints.last} is no checkpoint of a run: expected one of fit's")
     return saved
