@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from utils.runs import processes
 from utils.runs.borrowed_state import evaluating
 
 _Z_95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
@@ -61,31 +62,43 @@ def measure_accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]])
 
     Each batch is (images [N, 3, H, W], labels [N] int64) on the model's device. The sums stay on
     that device and are read once, at the end. Where the highest logit is tied, the class with the
-    lowest index is the prediction. Training flags are put back.
+    lowest index is the prediction. Training flags are put back. Of several processes, each has
+    its own batches, perhaps none, and all get the accuracy on all.
 
     Raises:
         ValueError: there are no images, or a logit is NaN or infinite.
     """
-    totals, num_images = None, 0
+    totals = torch.zeros(4, dtype=torch.float64)
     with evaluating(model), torch.inference_mode():
         for images, labels in batches:
-            sums = _batch_sums(model(images), labels)
-            totals = sums if totals is None else totals + sums
-            num_images += len(labels)
+            totals = totals.to(labels.device) + batch_sums(model(images), labels)
+    return accuracy_of(totals)
+
+
+def accuracy_of(totals: Tensor) -> Accuracy:
+    """Return the accuracy that the added `batch_sums` of all images, [4], come to.
+
+    Of several processes, all must come here, and get the accuracy on the images of all.
+
+    Raises:
+        ValueError: there are no images, or a logit was NaN or infinite.
+    """
+    num_images, correct, loss, broken = processes.summed(totals.cpu()).tolist()
     if num_images == 0:
         raise ValueError("cannot measure accuracy over no images")
-    correct, loss, broken = totals.tolist()
     if broken:
         raise ValueError(
-            f"logits must be finite, got NaN or infinity on {int(broken)} of {num_images} images"
+            f"logits must be finite, got NaN or infinity on {int(broken)} of {int(num_images)} "
+            "images"
         )
-    return Accuracy(correct=int(correct), images=num_images, loss=loss / num_images)
+    return Accuracy(correct=int(correct), images=int(num_images), loss=loss / num_images)
 
 
-def _batch_sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Correct predictions, summed loss, images with a non-finite logit: [3] float64."""
+def batch_sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """Images, correct predictions, summed loss, images with a non-finite logit: [4] float64."""
     logits = logits.float()  # [N, K]
     correct = (logits.argmax(dim=1) == labels).sum()
     loss = F.cross_entropy(logits, labels, reduction="sum")
     broken = (~logits.isfinite()).any(dim=1).sum()
-    return torch.stack([correct.double(), loss.double(), broken.double()])
+    images = torch.full_like(correct, len(labels))
+    return torch.stack([value.double() for value in (images, correct, loss, broken)])

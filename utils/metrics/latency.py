@@ -1,13 +1,15 @@
 """Wall-clock time of a forward pass, measured so that networks can be compared."""
 
+import os
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from utils.runs import processes
 from utils.runs.borrowed_state import evaluating
 
 
@@ -22,27 +24,39 @@ class Latency:
     threads: int
     device: str
 
+    @property
+    def images_per_second(self) -> float:
+        """Throughput at the median: images of a batch by its time."""
+        return 1000 * self.batch_size / self.median_ms
 
-def measure_latency(
-    model: nn.Module, example: Tensor, *, repeats: int = 30, warmup: int = 5
-) -> Latency:
-    """Latency of `model` in eval mode on `example` [N, C, H, W], over `repeats` timed passes.
 
-    `warmup` passes go before and are not timed. On a GPU each pass is waited for.
+@contextmanager
+def using_threads(count: int | None) -> Iterator[None]:
+    """Compute with `count` threads (None: as many as before); at exit it is as many as before.
 
     Raises:
-        ValueError: `repeats` is below 1 or `warmup` below 0.
+        ValueError: there are not as many CPUs.
     """
-    return compare_latency({"model": model}, example, repeats, warmup=warmup)["model"]
+    cpus = os.cpu_count() or 1
+    if count is not None and not 1 <= count <= cpus:
+        raise ValueError(f"threads: expected 1 to {cpus}, one for each CPU here, got {count}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def compare_latency(
     models: Mapping[str, nn.Module], example: Tensor, repeats: int = 30, *, warmup: int = 5
 ) -> dict[str, Latency]:
-    """Latency of each of `models` on the same `example` [N, C, H, W], timed in turns.
+    """Latency of each of `models`, in eval mode, on the same `example` [N, C, H, W], in turns.
 
     Every round times each model once, starting with another one each time, so that noise from
-    elsewhere on the machine hits all alike.
+    elsewhere on the machine hits all alike. `warmup` rounds go before the `repeats` timed ones. On
+    a GPU each pass is waited for. Of several processes, the first one measures, while the others
+    wait and get what it found.
 
     Raises:
         ValueError: `repeats` is below 1 or `warmup` below 0.
@@ -52,6 +66,12 @@ def compare_latency(
             "latency: expected repeats >= 1 and warmup >= 0, "
             f"got repeats={repeats}, warmup={warmup}"
         )
+    return processes.from_first(lambda: _compare(models, example, repeats, warmup))
+
+
+def _compare(
+    models: Mapping[str, nn.Module], example: Tensor, repeats: int, warmup: int
+) -> dict[str, Latency]:
     times_ms = {name: [] for name in models}
     with ExitStack() as stack, torch.inference_mode():
         for model in models.values():
