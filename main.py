@@ -6,9 +6,12 @@ from utils.commands.compare import CompareConfig, compare_command
 from utils.commands.compare_table import compare_text
 from utils.commands.demo import DemoConfig, demo_command, demo_text
 from utils.commands.door import run
-from utils.commands.evaluate import EvaluateConfig, evaluate_command, evaluate_text
+from utils.commands.evaluate import EvaluateConfig, evaluate_command
+from utils.commands.evaluate_table import evaluate_text
 from utils.commands.prune import prune_command, prune_text
 from utils.commands.prune_options import PruneConfig
+from utils.commands.scan import ScanConfig, scan_command
+from utils.commands.scan_results import scan_markdown
 from utils.commands.train import TrainConfig, train_command, train_text
 
 COMMANDS = {
@@ -24,6 +27,12 @@ COMMANDS = {
         evaluate_command,
         evaluate_text,
         "Accuracy, MACs, parameters, size and latency of a checkpoint.",
+    ),
+    "scan": (
+        ScanConfig,
+        scan_command,
+        scan_markdown,
+        "Accuracy against compress rate, layer by layer, without fine-tuning.",
     ),
     "compare": (
         CompareConfig,

@@ -9,7 +9,9 @@ import torch
 import torchvision
 from torch import fx, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+from models.registry import ARCHITECTURES, build_model, example_images
 from utils.metrics.cost import paper_cost, physical_cost
 
 IMAGE = torch.zeros(1, 3, 8, 8)
@@ -141,6 +143,21 @@ def test_networks_of_torchvision_cost_what_is_known(name, macs, parameters):
     cost = physical_cost(model, image)
     assert (cost.macs, cost.parameters) == (macs, parameters)
     assert sum(layer.macs for layer in cost.layers) == macs
+
+
+TORCHVISION = ("mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x1_0", "convnext_tiny")
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, *TORCHVISION])
+def test_torchs_own_counter_finds_two_operations_for_each_mac(name):
+    with torch.device("meta"):
+        if name in ARCHITECTURES:
+            model, image = build_model(name), example_images(name)
+        else:
+            model, image = torchvision.models.get_model(name), torch.zeros(1, 3, 64, 64)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(image)
+    assert 2 * physical_cost(model, image).macs == counter.get_total_flops()
 
 
 def test_counting_leaves_the_network_as_it_was():

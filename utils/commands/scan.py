@@ -1,0 +1,267 @@
+"""`main.py scan`: accuracy against compress rate, one layer or one tied group at a time."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from tqdm import tqdm
+
+from models.channel_graph import ChannelGraph
+from models.channel_groups import ChannelGroup
+from models.registry import example_images
+from utils.commands.inputs import (
+    RESULTS,
+    DataOptions,
+    DeviceOptions,
+    Images,
+    NetworkOptions,
+    checkpoint_of,
+    open_dense_network,
+    open_device,
+    open_images,
+)
+from utils.commands.plan import check_finite, score_layers
+from utils.commands.scan_results import scan_summary, unit_name, write_scan
+from utils.data.images import ImageSource
+from utils.metrics.accuracy import Accuracy, accuracy_of, batch_sums, measure_accuracy
+from utils.metrics.cost import Cost, physical_cost
+from utils.pruning.compress_rates import num_removed
+from utils.pruning.criteria import CRITERIA
+from utils.pruning.sensitivity import (
+    Masks,
+    ScanPoint,
+    macs_left,
+    masks_at,
+    read_points,
+    run_masked,
+    scan_units,
+)
+from utils.runs.checkpoint import sha256_of
+from utils.runs.environment import environment
+from utils.runs.job_folder import open_job
+from utils.runs.log import RunLog
+from utils.runs.options import as_dict, option
+
+_PASSING = ("json", "job_dir", "device", "gpu", "workers", "force")  # they change no number
+_DEFAULT_IMAGES = 1000
+_CURVES = "top1_percent"  # in TensorBoard; a step is a thousandth of a rate
+
+
+@dataclass(frozen=True)
+class ScanConfig(NetworkOptions, DataOptions, DeviceOptions):
+    """Options of `main.py scan`."""
+
+    rates: tuple[float, ...] = option(
+        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        "compress rates to try on each layer, the others whole",
+        group="scan",
+    )
+    criterion: str = option("rank", "what scores a filter", choices=CRITERIA, group="scan")
+    rank_conv: Path | None = option(
+        None,
+        "folder of the rank files (default: rank_conv/ARCH)",
+        flags=("--rank_conv_prefix",),
+        group="scan",
+    )
+    force: bool = option(False, "take ranks that were made from another checkpoint", group="scan")
+    group: bool = option(
+        False,
+        "prune layers that a sum ties together as one, at the mean of their scores",
+        group="scan",
+    )
+    split: str = option(
+        "val",
+        "which images: train images that --select_on val holds out, too, or test images",
+        choices=("val", "test"),
+        group="scan",
+    )
+    val_fraction: float = option(0.1, "share of train that is held out for val", group="scan")
+    num_images: int | None = option(
+        None,
+        f"images to answer (default: {_DEFAULT_IMAGES}, or as many as there are)",
+        group="scan",
+    )
+    job_dir: Path | None = option(
+        None, "folder of the run (default: result/ARCH/scan_..., named by the options)", group="run"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_order = list(self.rates) == sorted(set(self.rates))
+        if not self.rates or not in_order or not all(0 <= rate < 1 for rate in self.rates):
+            given = ",".join(f"{rate:g}" for rate in self.rates)
+            raise ValueError(
+                f"--rates is {given!r}: expected ascending rates, at least 0 and less than 1"
+            )
+        if self.num_images is not None and self.num_images < 1:
+            raise ValueError(f"--num_images is {self.num_images}: expected at least 1")
+
+
+def scan_command(config: ScanConfig) -> dict[str, Any]:
+    """Scan a network and return the summary that is also written to the folder.
+
+    Called again with the same options it goes on where it was stopped.
+
+    Raises:
+        ValueError: bad input, or a folder that holds a run with other options.
+    """
+    checkpoint = checkpoint_of(config)
+    dense = open_dense_network(config.arch, checkpoint, config.seed)
+    sha256 = None if checkpoint is None else sha256_of(checkpoint)
+    check_finite(dense)
+    graph = dense.trace()
+    scores = score_layers(
+        dense,
+        graph,
+        criterion=config.criterion,
+        rank_folder=config.rank_conv or Path("rank_conv") / config.arch,
+        checkpoint_sha256=sha256,
+        seed=config.seed,
+        force=config.force,
+    )
+    wanted = _wanted(config, graph, scores)
+    device = open_device(config.device, config.gpu)
+    images = open_images(
+        config,
+        config.arch,
+        device,
+        seed=config.seed,
+        num_classes=dense.num_classes,
+        val_fraction=config.val_fraction if config.split == "val" else None,
+    )
+    chosen = _chosen(config, images)
+    identity = _identity(config, sha256, wanted)
+    folder = config.job_dir or _default_folder(config, identity)
+    with open_job(folder, identity) as job, RunLog(job) as log:
+        scan = _Scan(dense.model.to(device), graph, images, chosen)
+        cost = physical_cost(scan.model, example_images(config.arch).to(device))
+        accuracy = scan.accuracy()
+        points = scan.points(wanted, cost, log, done=read_points(folder))
+        if not job.summary_json.exists():
+            log.scalars({f"{_CURVES}/dense": accuracy.top1_percent}, step=0)
+        summary = {
+            "command": "scan",
+            "arch": config.arch,
+            "checkpoint": None if checkpoint is None else str(checkpoint),
+            "job_dir": str(folder),
+            "dataset": chosen.name,
+            **scan_summary(accuracy, cost, points),
+            "options": identity,
+            "environment": environment(device),
+        }
+        write_scan(job, summary)
+    return summary
+
+
+_Wanted = list[tuple[ChannelGroup, dict[float, Masks]]]  # each unit, and its masks at each rate
+
+
+def _wanted(config: ScanConfig, graph: ChannelGraph, scores: Mapping[str, Tensor]) -> _Wanted:
+    filters = graph.filters()
+    return [
+        (unit, {rate: masks_at(unit, scores, filters, rate) for rate in config.rates})
+        for unit in scan_units(graph, scores, across_sums=config.group)
+    ]
+
+
+def _chosen(config: ScanConfig, images: Images) -> ImageSource:
+    """Return the images to answer, drawn from the split by the seed."""
+    source = images.test if config.split == "test" else images.validation
+    count = config.num_images or min(_DEFAULT_IMAGES, len(source))
+    if count > len(source):
+        raise ValueError(
+            f"--num_images is {count}: expected at most the {len(source)} of {source.name!r}"
+        )
+    generator = torch.Generator().manual_seed(config.seed)
+    return source.subset(torch.randperm(len(source), generator=generator)[:count])
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A dense network, and the images that it answers, whole and masked."""
+
+    model: nn.Module
+    graph: ChannelGraph
+    images: Images
+    chosen: ImageSource
+
+    def accuracy(self) -> Accuracy:
+        """Return the accuracy of the whole network."""
+        return measure_accuracy(self.model, self.images.evaluation_batches(self.chosen))
+
+    def points(
+        self, wanted: _Wanted, cost: Cost, log: RunLog, *, done: Sequence[ScanPoint]
+    ) -> list[ScanPoint]:
+        """Measure the points that are not done yet, log each, and return all in order."""
+        found = {(point.layers, point.rate): point for point in done}
+        total = sum(len(masks) for _, masks in wanted)
+        with tqdm(total=total, initial=len(found), unit="point", desc="scan") as bar:
+            for number, (unit, masks) in enumerate(wanted, start=1):
+                name = unit_name(unit.layers)
+                bar.set_postfix_str(name)
+                missing = {r: m for r, m in masks.items() if (unit.layers, r) not in found}
+                for point in self._measure(unit, missing, cost) if missing else ():
+                    percent = 100 * point.correct / point.images
+                    step = round(1000 * point.rate)  # a step is a whole number
+                    log.scalars({f"{_CURVES}/{number:03d} {name}": percent}, step)
+                    log.epoch(asdict(point))
+                    found[point.layers, point.rate] = point
+                    bar.update()
+        return [found[unit.layers, rate] for unit, masks in wanted for rate in masks]
+
+    def _measure(
+        self, unit: ChannelGroup, masks_of: Mapping[float, Masks], cost: Cost
+    ) -> list[ScanPoint]:
+        """Return the unit's points at the rates of {rate: masks}, measured side by side."""
+        totals = [torch.zeros(4, dtype=torch.float64) for _ in masks_of]
+
+        def add(k: int, logits: Tensor, labels: Tensor) -> None:
+            totals[k] = totals[k].to(labels.device) + batch_sums(logits, labels)
+
+        batches = self.images.evaluation_batches(self.chosen)
+        run_masked(self.model, self.graph, list(masks_of.values()), batches, add)
+        macs = {layer.name: layer.macs for layer in cost.layers}
+        points = []
+        for (rate, masks), total in zip(masks_of.items(), totals, strict=True):
+            accuracy, channels = accuracy_of(total), len(unit.channels)
+            points.append(
+                ScanPoint(
+                    layers=unit.layers,
+                    rate=rate,
+                    channels=channels,
+                    removed=num_removed(rate, channels),
+                    filters_removed=sum(int((~mask).sum()) for mask in masks.values()),
+                    macs_removed=cost.macs - macs_left(self.model, self.graph, macs, masks),
+                    correct=accuracy.correct,
+                    images=accuracy.images,
+                    loss=accuracy.loss,
+                )
+            )
+        return points
+
+
+def _identity(config: ScanConfig, sha256: str | None, wanted: _Wanted) -> dict[str, Any]:
+    """Return what makes a scan the same: its options, the network, and the filters that go."""
+    options = {name: value for name, value in as_dict(config).items() if name not in _PASSING}
+    digest = hashlib.sha256()
+    for masks in (masks for _, at_rates in wanted for masks in at_rates.values()):
+        for mask in masks.values():
+            digest.update(mask.numpy().tobytes())
+    return {
+        "command": "scan",
+        **options,
+        "checkpoint_sha256": sha256,
+        "masks_sha256": digest.hexdigest(),
+    }
+
+
+def _default_folder(config: ScanConfig, identity: Mapping[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    name = f"scan_{config.criterion}{'_group' * config.group}_{digest}"
+    return RESULTS / config.arch / name
