@@ -1,7 +1,6 @@
 """`main.py prune`: ranks and compress rates -> a smaller network, fine-tuned and measured."""
 
 import copy
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields
@@ -37,7 +36,7 @@ from utils.runs import processes
 from utils.runs.atomic_write import write_json, write_text
 from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment
-from utils.runs.job_folder import JobFolder, open_job
+from utils.runs.job_folder import JobFolder, named_by, open_job
 from utils.runs.log import RunLog
 from utils.runs.options import as_dict
 
@@ -86,13 +85,15 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         num_classes=planned.dense.num_classes,
         val_fraction=config.held_out,
     )
-    folder = config.job_dir or _default_folder(config, identity)
+    name = f"prune_{config.criterion}_{config.mode}_{config.schedule}"
+    folder = config.job_dir or RESULTS / config.arch / named_by(name, identity)
     with open_job(folder, identity) as job, RunLog(job) as log:
         if not job.plan.exists():
             _log_plan(log, planned, summary["layers"])
         _keep_plan(job, planned)
         summary |= {"job_dir": str(folder), "dataset": images.name, "options": identity}
-        summary |= _run(config, planned, images, job, log)
+        sha256 = identity["checkpoint_sha256"]
+        summary |= _run(config, planned, images, job, log, checkpoint_sha256=sha256)
         summary["dense_file_bytes"] = None if checkpoint is None else checkpoint.stat().st_size
         pruned = summary["paper_rule"]["pruned"]
         summary["paper"] = planned.beside_paper(pruned, _final(summary))
@@ -134,7 +135,13 @@ def _plan(config: PruneConfig, dense: Network, checkpoint_sha256: str | None) ->
 
 
 def _run(
-    config: PruneConfig, planned: Planned, images: Images, job: JobFolder, log: RunLog
+    config: PruneConfig,
+    planned: Planned,
+    images: Images,
+    job: JobFolder,
+    log: RunLog,
+    *,
+    checkpoint_sha256: str | None,
 ) -> dict[str, Any]:
     """Measure, check the law, fine-tune, write pruned.pt, and return what was measured."""
     dense = planned.dense.model.to(images.device)
@@ -161,7 +168,7 @@ def _run(
             if config.mode == "remove":
                 model = remove_filters(model, planned.graph, planned.plan.masks())
         accuracies |= {"finetuned_best": result.best, "finetuned_last": result.last}
-    write_network(job.pruned, _network(config, planned, model))
+    write_network(job.pruned, _network(config, planned, model, checkpoint_sha256))
     note("timing the dense and the pruned network")
     return {
         "removed_equals_masked": difference,
@@ -187,12 +194,6 @@ def _identity(config: PruneConfig, checkpoint: Path | None) -> dict[str, Any]:
     options = {name: value for name, value in as_dict(config).items() if name not in _PASSING}
     sha256 = None if checkpoint is None else sha256_of(checkpoint)
     return {"command": "prune", **options, "checkpoint_sha256": sha256}
-
-
-def _default_folder(config: PruneConfig, identity: Mapping[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    name = f"prune_{config.criterion}_{config.mode}_{config.schedule}_{digest}"
-    return RESULTS / config.arch / name
 
 
 def _keep_plan(job: JobFolder, planned: Planned) -> None:
@@ -226,7 +227,9 @@ def _log_plan(log: RunLog, planned: Planned, layers: list[dict[str, Any]]) -> No
         log.histogram(f"scores/{number:03d} {conv}", scores, step=0)
 
 
-def _network(config: PruneConfig, planned: Planned, model: nn.Module) -> Network:
+def _network(
+    config: PruneConfig, planned: Planned, model: nn.Module, checkpoint_sha256: str | None
+) -> Network:
     return Network(
         model,
         config.arch,
@@ -236,6 +239,7 @@ def _network(config: PruneConfig, planned: Planned, model: nn.Module) -> Network
         {
             "criterion": config.criterion,
             "compress_rate": planned.compress_rate(),
+            "checkpoint_sha256": checkpoint_sha256,
             "schedule": config.schedule,
             "epochs": config.epochs,
             "seed": config.seed,

@@ -1,7 +1,6 @@
 """`main.py scan`: accuracy against compress rate, one layer or one tied group at a time."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ from utils.pruning.sensitivity import (
 )
 from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment
-from utils.runs.job_folder import open_job
+from utils.runs.job_folder import named_by, open_job
 from utils.runs.log import RunLog
 from utils.runs.options import as_dict, option
 
@@ -137,7 +136,8 @@ def scan_command(config: ScanConfig) -> dict[str, Any]:
     )
     chosen = _chosen(config, images)
     identity = _identity(config, sha256, wanted)
-    folder = config.job_dir or _default_folder(config, identity)
+    name = f"scan_{config.criterion}{'_group' * config.group}"
+    folder = config.job_dir or RESULTS / config.arch / named_by(name, identity)
     with open_job(folder, identity) as job, RunLog(job) as log:
         scan = _Scan(dense.model.to(device), graph, images, chosen)
         cost = physical_cost(scan.model, example_images(config.arch).to(device))
@@ -259,9 +259,3 @@ def _identity(config: ScanConfig, sha256: str | None, wanted: _Wanted) -> dict[s
         "checkpoint_sha256": sha256,
         "masks_sha256": digest.hexdigest(),
     }
-
-
-def _default_folder(config: ScanConfig, identity: Mapping[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    name = f"scan_{config.criterion}{'_group' * config.group}_{digest}"
-    return RESULTS / config.arch / name

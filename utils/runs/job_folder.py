@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,12 @@ from utils.runs.atomic_write import refusals_named, remove_unfinished, write_jso
 from utils.runs.stop_signals import stops_leaving
 
 _ABSENT = object()
+
+
+def named_by(name: str, options: Mapping[str, Any]) -> str:
+    """Return a folder's name: `name` and a digest, which other options change."""
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+    return f"{name}_{digest[:8]}"
 
 
 @dataclass(frozen=True)
