@@ -8,6 +8,16 @@ import pytest
 
 REFERENCE = Path(__file__).parents[1] / "../shared/reference"
 NETWORKS = ("vgg_16_bn", "resnet_56", "resnet_110", "densenet_40", "googlenet", "resnet_50")
+HRANKPLUS_RATES = {  # how many compress rates HRankPlus takes
+    "vgg_16_bn": 12,
+    "resnet_56": 30,
+    "resnet_110": 57,
+    "densenet_40": 39,
+    "googlenet": 10,
+    "resnet_50": 20,
+    "mobilenet_v1": 13,
+    "mobilenet_v2": 8,
+}
 
 needs_reference = pytest.mark.skipif(
     not REFERENCE.exists(), reason="the reference data is not at hand"

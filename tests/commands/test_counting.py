@@ -5,7 +5,7 @@ import torch
 
 from models.counted_inputs import counted_inputs
 from models.registry import build_model
-from tests.reference import needs_reference, reference
+from tests.reference import HRANKPLUS_RATES, needs_reference, reference
 from utils.commands.counting import beside_paper, dense_counts, published_counts, slim_counts
 from utils.commands.rates import read_rates
 from utils.paper.compare import EXACT
@@ -20,16 +20,7 @@ BASELINES = {
         "googlenet": 10,
         "resnet_50": 53,
     },
-    "hrankplus": {
-        "vgg_16_bn": 12,
-        "resnet_56": 30,
-        "resnet_110": 57,
-        "densenet_40": 39,
-        "googlenet": 10,
-        "resnet_50": 20,
-        "mobilenet_v1": 13,
-        "mobilenet_v2": 8,
-    },
+    "hrankplus": HRANKPLUS_RATES,
 }
 
 

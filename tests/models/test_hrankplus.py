@@ -6,18 +6,8 @@ from torch import nn
 
 from models.hrankplus import LAYOUTS, fit_rates, num_rates, slim_widths
 from models.registry import build_model
-from tests.reference import needs_reference, reference
+from tests.reference import HRANKPLUS_RATES, needs_reference, reference
 
-NUM_RATES = {
-    "vgg_16_bn": 12,
-    "resnet_56": 30,
-    "resnet_110": 57,
-    "densenet_40": 39,
-    "googlenet": 10,
-    "resnet_50": 20,
-    "mobilenet_v1": 13,
-    "mobilenet_v2": 8,
-}
 IGNORE_THE_FIRST = ("densenet_40", "googlenet", "mobilenet_v1", "mobilenet_v2")
 
 
@@ -37,23 +27,23 @@ def dense_widths(arch):
 
 
 def test_the_number_of_rates_is_the_official_one():
-    assert {arch: num_rates(arch) for arch in LAYOUTS} == NUM_RATES
+    assert {arch: num_rates(arch) for arch in LAYOUTS} == HRANKPLUS_RATES
 
 
-@pytest.mark.parametrize("arch", NUM_RATES)
+@pytest.mark.parametrize("arch", HRANKPLUS_RATES)
 def test_rates_of_zero_leave_the_dense_network(arch):
-    assert slim_widths(arch, [0.0] * NUM_RATES[arch]) == dense_widths(arch)
+    assert slim_widths(arch, [0.0] * HRANKPLUS_RATES[arch]) == dense_widths(arch)
 
 
-@pytest.mark.parametrize("arch", NUM_RATES)
+@pytest.mark.parametrize("arch", HRANKPLUS_RATES)
 def test_no_layer_gets_wider_and_the_classifier_keeps_its_classes(arch):
     dense = dense_widths(arch)
-    slim = slim_widths(arch, [0.0] + [0.3] * (NUM_RATES[arch] - 1))
+    slim = slim_widths(arch, [0.0] + [0.3] * (HRANKPLUS_RATES[arch] - 1))
     assert slim.keys() == dense.keys() and slim != dense
     for name, widths in dense.items():
         assert all(here <= there for here, there in zip(slim[name], widths, strict=True)), name
     assert list(slim.values())[-1].outputs == list(dense.values())[-1][1]
-    assert list(slim_widths(arch, [0.0] * NUM_RATES[arch], 7).values())[-1].outputs == 7
+    assert list(slim_widths(arch, [0.0] * HRANKPLUS_RATES[arch], 7).values())[-1].outputs == 7
 
 
 @pytest.mark.parametrize(
@@ -76,14 +66,14 @@ def test_no_layer_gets_wider_and_the_classifier_keeps_its_classes(arch):
     ],
 )
 def test_one_rate_leaves_the_filters_of_its_layer(arch, position, rate, layer, kept):
-    rates = [0.0] * NUM_RATES[arch]
+    rates = [0.0] * HRANKPLUS_RATES[arch]
     rates[position] = rate
     assert slim_widths(arch, rates)[layer].outputs == kept
 
 
 @pytest.mark.parametrize("arch", IGNORE_THE_FIRST)
 def test_a_rate_that_is_ignored_changes_nothing(arch):
-    rest = [0.3] * (NUM_RATES[arch] - 1)
+    rest = [0.3] * (HRANKPLUS_RATES[arch] - 1)
     assert slim_widths(arch, [0.9, *rest]) == slim_widths(arch, [0.0, *rest])
 
 
@@ -111,8 +101,8 @@ def test_bad_rates_are_one_sentence(arch, rates, message):
 
 
 @needs_reference
-@pytest.mark.parametrize("arch", NUM_RATES)
+@pytest.mark.parametrize("arch", HRANKPLUS_RATES)
 def test_layers_are_those_of_the_official_networks(arch):
     keys = reference("state_dict_keys.json")["HRankPlus"][arch]
     layers = {key.removesuffix(".weight") for key in keys if key.endswith(".weight")}
-    assert slim_widths(arch, [0.0] * NUM_RATES[arch]).keys() == layers
+    assert slim_widths(arch, [0.0] * HRANKPLUS_RATES[arch]).keys() == layers

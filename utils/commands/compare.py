@@ -15,7 +15,6 @@ from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import counts, physical_cost
 from utils.paper.compare import compare_row, row_without_rates
 from utils.paper.tables import PaperRow, published_rows
-from utils.rank.rank_files import read_manifest
 from utils.runs.job_folder import JobFolder
 from utils.runs.options import option
 
@@ -86,8 +85,9 @@ def _physical(rates: CompressRates, rank_folder: Path) -> dict[str, int] | str:
         compress_rate=rates.text(),
         criterion="rank",
         rank_folder=rank_folder,
-        checkpoint_sha256=(read_manifest(rank_folder) or {}).get("checkpoint_sha256"),
+        checkpoint_sha256=None,
         seed=0,
+        force=True,  # only the kept sets count, not the weights
     )
     return counts(physical_cost(planned.slim, example_images(rates.arch)))
 

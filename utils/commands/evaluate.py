@@ -32,6 +32,7 @@ from utils.metrics.memory import allocated_bytes, peak_activation_bytes
 from utils.metrics.size import parameter_size
 from utils.metrics.sparsity import total_zeros, zero_filters, zero_values
 from utils.pruning.network_file import Network
+from utils.pruning.scores import filters_first
 from utils.runs.compiler import compiled
 from utils.runs.environment import environment
 from utils.runs.job_folder import JobFolder
@@ -196,7 +197,7 @@ def _measured(
     network, model, path = tested.network, tested.model, tested.path
     accuracy = measure_accuracy(model, images.evaluation_batches(chosen))
     cost = physical_cost(model, example_images(network.arch).to(images.device))
-    values, filters = zero_values(model), zero_filters(model)
+    values, filters = zero_values(model), zero_filters(model, filters_first)
     found = {
         "arch": network.arch,
         "checkpoint": None if path is None else str(path),

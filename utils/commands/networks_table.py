@@ -25,6 +25,7 @@ from utils.commands.inputs import note
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.difference import largest_difference
 from utils.paper.markdown import table
+from utils.paper.measured import change
 from utils.paper.readme_block import README, with_block
 from utils.pruning.group_plan import plan_groups
 from utils.pruning.masks import ChannelMasks
@@ -187,18 +188,13 @@ def updated(readme: str, measured: Mapping[str, Any]) -> str:
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         row["network"] + " `--group`" * row["across_sums"],
-        _change(row, "parameters"),
-        _change(row, "macs"),
+        change(row, "parameters"),
+        change(row, "macs"),
         *(_difference(row["logits"][mode]) for mode in ("eval", "train")),
         f"{row['trace_seconds']:.2f} s",
         f"{row['remove_seconds']:.2f} s",
         "kept" if row["keeps_class"] else "GraphModule",
     )
-
-
-def _change(row: Mapping[str, Any], what: str) -> str:
-    dense, pruned = row["dense"][what], row["pruned"][what]
-    return f"{dense / 1e6:.2f}M -> {pruned / 1e6:.2f}M (-{100 * (1 - pruned / dense):.1f}%)"
 
 
 def _difference(logits: Mapping[str, float]) -> str:

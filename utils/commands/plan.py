@@ -14,16 +14,39 @@ from models.counted_inputs import counted_inputs
 from models.rank_layers import rank_layers
 from models.registry import example_images
 from utils.commands.counting import beside_paper
+from utils.commands.inputs import ArchOptions
 from utils.commands.rates import CompressRates, read_rates
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import Cost, counts, paper_cost, physical_cost
-from utils.pruning.criteria import RANK_CRITERIA
+from utils.pruning.criteria import CRITERIA, RANK_CRITERIA
 from utils.pruning.group_plan import plan_groups
 from utils.pruning.network_file import Network
 from utils.pruning.plan import PruningPlan, plan_by_rates
 from utils.pruning.scores import score_filters
 from utils.pruning.surgery import remove_filters
 from utils.rank.rank_files import read_manifest, read_ranks
+from utils.runs.options import option
+
+
+@dataclass(frozen=True)
+class ScoreOptions(ArchOptions):
+    """What scores the filters of a network."""
+
+    criterion: str = option("rank", "what scores a filter", choices=CRITERIA, group="pruning")
+    rank_conv: Path | None = option(
+        None,
+        "folder of the rank files (default: rank_conv/ARCH)",
+        flags=("--rank_conv_prefix",),
+        group="pruning",
+    )
+    force: bool = option(
+        False, "take ranks that were made from another checkpoint", group="pruning"
+    )
+
+    @property
+    def rank_folder(self) -> Path:
+        """Where the rank files are."""
+        return self.rank_conv or Path("rank_conv") / self.arch
 
 
 @dataclass(frozen=True)

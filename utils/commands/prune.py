@@ -62,7 +62,7 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     dense = open_dense_network(config.arch, checkpoint, config.seed)
     identity = _identity(config, checkpoint)
     planned = _plan(config, dense, identity["checkpoint_sha256"])
-    kept = {layer["conv"]: layer["kept"] for layer in planned.plan.as_list()}
+    kept = {layer.conv: layer.kept for layer in planned.plan.layers}
     processes.check_same("the pruning plan", kept)
     summary = {
         "command": "prune",
@@ -122,7 +122,7 @@ def _plan(config: PruneConfig, dense: Network, checkpoint_sha256: str | None) ->
         compress_rate=config.compress_rate,
         layout=config.layout,
         criterion=config.criterion,
-        rank_folder=config.rank_conv or Path("rank_conv") / config.arch,
+        rank_folder=config.rank_folder,
         checkpoint_sha256=checkpoint_sha256,
         seed=config.seed,
         group=config.group,
@@ -191,8 +191,8 @@ def _final(summary: Mapping[str, Any]) -> Accuracy:
 
 def _identity(config: PruneConfig, checkpoint: Path | None) -> dict[str, Any]:
     """Return what makes a run the same run: its options and the dense checkpoint's bytes."""
-    options = {name: value for name, value in as_dict(config).items() if name not in _PASSING}
     sha256 = None if checkpoint is None else sha256_of(checkpoint)
+    options = as_dict(config, without=_PASSING)
     return {"command": "prune", **options, "checkpoint_sha256": sha256}
 
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 from models.rank_layers import rank_layers
 from utils.commands.evaluate import TestedOptions
 from utils.commands.inputs import DataOptions, DeviceOptions
+from utils.commands.plan import ScoreOptions
 from utils.commands.rates import LAYOUTS, read_rates
 from utils.commands.training_options import TrainingOptions
-from utils.pruning.criteria import CRITERIA
 from utils.runs.options import option
 from utils.training.published import RECIPES, recipe_values
 from utils.training.schedules import Recipe
@@ -18,7 +18,7 @@ _LOADS = "a checkpoint loads as it is, bare or under state_dict, with or without
 
 
 @dataclass(frozen=True)
-class PruneConfig(TrainingOptions, TestedOptions, DataOptions, DeviceOptions):
+class PruneConfig(ScoreOptions, TrainingOptions, TestedOptions, DataOptions, DeviceOptions):
     """Options of `main.py prune`."""
 
     unneeded: ClassVar[dict[str, str]] = {
@@ -37,13 +37,6 @@ class PruneConfig(TrainingOptions, TestedOptions, DataOptions, DeviceOptions):
         choices=LAYOUTS,
         group="pruning",
     )
-    criterion: str = option("rank", "what scores a filter", choices=CRITERIA, group="pruning")
-    rank_conv: Path | None = option(
-        None,
-        "folder of the rank files (default: rank_conv/ARCH)",
-        flags=("--rank_conv_prefix",),
-        group="pruning",
-    )
     mode: str = option(
         "remove",
         "make tensors smaller, or keep them and hold zeros in them",
@@ -55,9 +48,6 @@ class PruneConfig(TrainingOptions, TestedOptions, DataOptions, DeviceOptions):
         "prune all convs at once, or conv by conv with fine-tuning in between (the paper's way)",
         choices=("oneshot", "layerwise"),
         group="pruning",
-    )
-    force: bool = option(
-        False, "take ranks that were made from another checkpoint", group="pruning"
     )
     start_cov: int = option(
         0,

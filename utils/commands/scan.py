@@ -25,13 +25,12 @@ from utils.commands.inputs import (
     open_device,
     open_images,
 )
-from utils.commands.plan import check_finite, score_layers
+from utils.commands.plan import ScoreOptions, check_finite, score_layers
 from utils.commands.scan_results import scan_summary, unit_name, write_scan
 from utils.data.images import ImageSource
 from utils.metrics.accuracy import Accuracy, accuracy_of, batch_sums, measure_accuracy
 from utils.metrics.cost import Cost, physical_cost
 from utils.pruning.compress_rates import num_removed
-from utils.pruning.criteria import CRITERIA
 from utils.pruning.sensitivity import (
     Masks,
     ScanPoint,
@@ -53,7 +52,7 @@ _CURVES = "top1_percent"  # in TensorBoard; a step is a thousandth of a rate
 
 
 @dataclass(frozen=True)
-class ScanConfig(NetworkOptions, DataOptions, DeviceOptions):
+class ScanConfig(ScoreOptions, NetworkOptions, DataOptions, DeviceOptions):
     """Options of `main.py scan`."""
 
     rates: tuple[float, ...] = option(
@@ -61,14 +60,6 @@ class ScanConfig(NetworkOptions, DataOptions, DeviceOptions):
         "compress rates to try on each layer, the others whole",
         group="scan",
     )
-    criterion: str = option("rank", "what scores a filter", choices=CRITERIA, group="scan")
-    rank_conv: Path | None = option(
-        None,
-        "folder of the rank files (default: rank_conv/ARCH)",
-        flags=("--rank_conv_prefix",),
-        group="scan",
-    )
-    force: bool = option(False, "take ranks that were made from another checkpoint", group="scan")
     group: bool = option(
         False,
         "prune layers that a sum ties together as one, at the mean of their scores",
@@ -119,7 +110,7 @@ def scan_command(config: ScanConfig) -> dict[str, Any]:
         dense,
         graph,
         criterion=config.criterion,
-        rank_folder=config.rank_conv or Path("rank_conv") / config.arch,
+        rank_folder=config.rank_folder,
         checkpoint_sha256=sha256,
         seed=config.seed,
         force=config.force,
@@ -248,14 +239,13 @@ class _Scan:
 
 def _identity(config: ScanConfig, sha256: str | None, wanted: _Wanted) -> dict[str, Any]:
     """Return what makes a scan the same: its options, the network, and the filters that go."""
-    options = {name: value for name, value in as_dict(config).items() if name not in _PASSING}
     digest = hashlib.sha256()
     for masks in (masks for _, at_rates in wanted for masks in at_rates.values()):
         for mask in masks.values():
             digest.update(mask.numpy().tobytes())
     return {
         "command": "scan",
-        **options,
+        **as_dict(config, without=_PASSING),
         "checkpoint_sha256": sha256,
         "masks_sha256": digest.hexdigest(),
     }

@@ -25,6 +25,8 @@ from utils.runs.options import as_dict, option
 from utils.training.loop import fit
 from utils.training.schedules import SCHEDULES
 
+_PASSING = ("json", "job_dir", "device", "gpu", "workers")  # they change no number
+
 
 @dataclass(frozen=True)
 class TrainConfig(TrainingOptions, DataOptions, ArchOptions, DeviceOptions):
@@ -65,9 +67,7 @@ def train_command(config: TrainConfig) -> dict[str, Any]:
         torch.default_generator.manual_seed(config.seed)
         model = build_model(config.arch, images.num_classes).to(device)
     folder = config.job_dir or baseline_folder(config.arch).path
-    options = {"command": "train", **as_dict(config)}
-    for name in ("json", "job_dir", "device", "gpu", "workers"):
-        del options[name]
+    options = {"command": "train", **as_dict(config, without=_PASSING)}
     with open_job(folder, options) as job, RunLog(job) as log:
         result = fit(
             model,

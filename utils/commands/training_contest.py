@@ -21,6 +21,7 @@ from utils.commands.official_recipe import (
 from utils.commands.plan import Planned
 from utils.data.gpu_loader import batches
 from utils.data.images import ImageSet
+from utils.metrics.latency import rotated, wait_for
 from utils.pruning.masks import ChannelMasks
 from utils.training.loop import train_epoch
 from utils.training.schedules import Recipe
@@ -96,8 +97,7 @@ def speeds(
     """
     names, found = list(contestants), {name: [] for name in contestants}
     for turn in range(repeats):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
+        for name in rotated(names, turn):
             found[name].append(round(_speed(contestants[name], turn, steps, device), 2))
     return found
 
@@ -109,14 +109,14 @@ def _speed(contestant: Contestant, seed: int, steps: int | None, device: torch.d
     def timed() -> Batches:
         nonlocal started, images
         yield next(taken)
-        _wait(device)
+        wait_for(device)
         started = time.perf_counter()
         for batch in islice(taken, steps):
             images += len(batch[1])
             yield batch
 
     contestant.use(timed())
-    _wait(device)
+    wait_for(device)
     return images / (time.perf_counter() - started)
 
 
@@ -140,9 +140,3 @@ def contestants_of(planned: Planned, recipes: Recipes) -> dict[str, Contestant]:
         "here masked": recipes.here(here, ChannelMasks(here, graph, masks).apply),
         "here removed": recipes.here(copy.deepcopy(planned.slim).to(recipes.device)),
     }
-
-
-def _wait(device: torch.device) -> None:
-    """Let queued work finish: a GPU's step returns before it is computed."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from utils.runs.borrowed_state import evaluating
 
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED_CONVS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_COUNTED = (*_CONVS, *_TRANSPOSED_CONVS, nn.Linear)
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED_CONVS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_COUNTED = (*CONVS, *TRANSPOSED_CONVS, nn.Linear)
 
 # The operator each counted module runs; its MACs come from the module's shapes.
 _CONV_OPS = frozenset({"aten.convolution"})
@@ -215,7 +215,7 @@ def _call_macs(module: nn.Module, features: Tensor, out: Tensor) -> int:
     A transposed conv spreads every input number over weight [C_in, C_out / groups, ...]; a conv
     or a linear gathers every output number from weight [C_out, C_in / groups, ...].
     """
-    side = features if isinstance(module, _TRANSPOSED_CONVS) else out
+    side = features if isinstance(module, TRANSPOSED_CONVS) else out
     return side.numel() * module.weight[0].numel()
 
 
@@ -223,7 +223,7 @@ def _shape_of(module: nn.Module) -> dict:
     """Kind, own parameters, filters and inputs, read off the weight that is really there."""
     outer, inner = module.weight.shape[:2]
     inner *= getattr(module, "groups", 1)
-    transposed = isinstance(module, _TRANSPOSED_CONVS)
+    transposed = isinstance(module, TRANSPOSED_CONVS)
     bias = 0 if module.bias is None else module.bias.numel()
     return {
         "kind": next(kind.__name__ for kind in _COUNTED if isinstance(module, kind)),

@@ -77,27 +77,28 @@ def _compare(
         for model in models.values():
             stack.enter_context(evaluating(model))
         for turn in range(-warmup, repeats):
-            for name in _rotated(list(models), turn):
+            for name in rotated(list(models), turn):
                 elapsed_ms = _pass_ms(models[name], example)
                 if turn >= 0:
                     times_ms[name].append(elapsed_ms)
     return {name: _summary(times, example) for name, times in times_ms.items()}
 
 
-def _rotated(names: list[str], turn: int) -> list[str]:
+def rotated(names: list[str], turn: int) -> list[str]:
+    """Return the names in the order of a round: each round begins with another one."""
     first = turn % max(len(names), 1)
     return names[first:] + names[:first]
 
 
 def _pass_ms(model: nn.Module, example: Tensor) -> float:
-    _wait(example.device)
+    wait_for(example.device)
     start = time.perf_counter()
     model(example)
-    _wait(example.device)
+    wait_for(example.device)
     return 1000 * (time.perf_counter() - start)
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
     """Let queued work finish: a GPU's forward pass returns before it is computed."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

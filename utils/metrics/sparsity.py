@@ -1,11 +1,11 @@
 """Zeros among the parameters of a network, and filters that are nothing but zeros."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED_CONVS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+from utils.metrics.cost import CONVS, TRANSPOSED_CONVS
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,16 @@ def zero_values(model: nn.Module) -> list[Zeros]:
     ]
 
 
-def zero_filters(model: nn.Module) -> list[Zeros]:
-    """Count the filters of every conv of `model` whose weights are all zero, bias or not."""
+def zero_filters(model: nn.Module, filters_of: Callable[[nn.Module], Tensor]) -> list[Zeros]:
+    """Count the filters of every conv of `model` whose weights are all zero, bias or not.
+
+    `filters_of` returns a conv's weight as [filters, ...], transposed or not.
+    """
     found = []
     for name, conv in model.named_modules():
-        if isinstance(conv, _CONVS + _TRANSPOSED_CONVS):
-            filters = _filters(conv)
-            alive = int(filters.any(dim=1).sum())
+        if isinstance(conv, CONVS + TRANSPOSED_CONVS):
+            filters = filters_of(conv)
+            alive = int(filters.flatten(1).any(dim=1).sum())
             found.append(Zeros(name, len(filters) - alive, len(filters)))
     return found
 
@@ -40,12 +43,3 @@ def total_zeros(rows: list[Zeros]) -> dict[str, float]:
     """Return the zeros, the count and the share of zeros (the sparsity) over all of `rows`."""
     zeros, count = sum(row.zeros for row in rows), sum(row.count for row in rows)
     return {"zeros": zeros, "count": count, "share": zeros / max(count, 1)}
-
-
-def _filters(conv: nn.Module) -> Tensor:
-    """Return the conv's weights as [filters, weights of each]."""
-    weight = conv.weight.detach()
-    if not isinstance(conv, _TRANSPOSED_CONVS):
-        return weight.flatten(1)
-    by_group = weight.unflatten(0, (conv.groups, -1))  # [groups, C_in / groups, F / groups, ...]
-    return by_group.transpose(1, 2).flatten(0, 1).flatten(1)

@@ -51,9 +51,9 @@ def _row(summary: Mapping[str, Any]) -> tuple[str, ...]:
     paper = summary["paper"]
     return (
         f"{summary['arch']}, {summary['criterion']}",
-        _change(summary["paper_rule"], "macs"),
-        _change(summary["physical"], "macs"),
-        _change(summary["physical"], "parameters"),
+        change(summary["paper_rule"], "macs"),
+        change(summary["physical"], "macs"),
+        change(summary["physical"], "parameters"),
         _percent(states["dense"]),
         _percent(states["pruned"]),
         f"{_percent(best)} ({_percent(last)})",
@@ -62,7 +62,8 @@ def _row(summary: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _change(counts: Mapping[str, Any], what: str) -> str:
+def change(counts: Mapping[str, Any], what: str) -> str:
+    """Return the "macs" or "parameters" of `dense` -> `pruned`, in millions, and by how much."""
     dense, pruned = counts["dense"][what], counts["pruned"][what]
     return f"{dense / 1e6:.2f}M -> {pruned / 1e6:.2f}M (-{100 * (1 - pruned / dense):.1f}%)"
 

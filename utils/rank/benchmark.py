@@ -4,7 +4,7 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from models.rank_layers import Site
-from utils.rank.estimation import estimate_ranks
+from utils.rank.estimation import estimate_ranks, outputs_of
 from utils.rank.inertia import EPS32, UNDECIDED
 from utils.rank.matrix_rank import Form, forms, map_ranks
 from utils.runs.borrowed_state import evaluating
@@ -101,10 +101,11 @@ def count_maps(model: nn.Module, sites: Sequence[Site], image: Tensor) -> int:
 def _maps_of(model: nn.Module, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
     """Yield {site: its latest maps}, of the model in eval mode."""
     maps: dict[Site, Tensor] = {}
-    with evaluating(model), ExitStack() as hooks:
-        for site in sites:
-            hook = functools.partial(_keep, maps, site)
-            hooks.callback(model.get_submodule(site.module).register_forward_hook(hook).remove)
+
+    def keep(site: Site, output: Tensor) -> None:
+        maps[site] = output.clone()  # the next module may work in place
+
+    with evaluating(model), outputs_of(model, sites, keep):
         yield maps
 
 
@@ -138,12 +139,6 @@ def _add_loop(found: Benchmark, maps: Mapping[Site, Tensor], images: int) -> Non
     timing.seconds[0] += seconds
     timing.maps += count
     timing.mismatches += _differing(ranks, [torch.linalg.matrix_rank(layer) for layer in layers])
-
-
-def _keep(
-    maps: dict[Site, Tensor], site: Site, module: nn.Module, _: object, output: Tensor
-) -> None:
-    maps[site] = output[:, site.start : site.stop].clone()  # the next module may work in place
 
 
 def _seconds(action: Callable[[], Any]) -> tuple[float, Any]:

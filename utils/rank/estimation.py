@@ -44,9 +44,8 @@ class _Totals:
         self.images = 0
         self.map_size = (0, 0)
 
-    def add(self, maps: Tensor) -> Tensor:  # [N, C, H, W], all channels of the module's output
+    def add(self, maps: Tensor) -> Tensor:  # [N, C, H, W]
         """Rank the site's maps, add to the sums and return the ranks [N, C]."""
-        maps = maps[:, self.site.start : self.site.stop]
         try:
             ranks = map_ranks(maps, exact=self.exact)
         except ValueError as error:
@@ -96,7 +95,7 @@ def estimate_ranks(
         if after_layer:
             after_layer(site, ranks)
 
-    with evaluating(model), _outputs_of(model, totals, record):
+    with evaluating(model), outputs_of(model, totals, record):
         for batch in batches:
             model(batch)
             images += len(batch)
@@ -123,10 +122,14 @@ def _statistics(site: Site, parts: Sequence[_Totals], images: int) -> RankStatis
 
 
 @contextmanager
-def _outputs_of(
+def outputs_of(
     model: nn.Module, sites: Iterable[Site], record: Callable[[Site, Tensor], None]
 ) -> Iterator[None]:
-    """Call `record(site, output)` whenever a site's module has run, while the context is open."""
+    """Call `record(site, maps)` whenever a site's module has run, while the context is open.
+
+    Raises:
+        ValueError: a site is no module of the model.
+    """
     modules = dict(model.named_modules())
     handles = []
     try:
@@ -135,7 +138,9 @@ def _outputs_of(
                 raise ValueError(f"layer {site.module!r}: the network has no module of that name")
             handles.append(
                 modules[site.module].register_forward_hook(
-                    lambda module, inputs, output, site=site: record(site, output)
+                    lambda module, inputs, output, site=site: record(
+                        site, output[:, site.start : site.stop]
+                    )
                 )
             )
         yield

@@ -6,7 +6,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,9 +93,13 @@ def parse(
     return config_class(**given)
 
 
-def as_dict(config: Any) -> dict[str, Any]:
-    """Return a dataclass's fields as JSON holds them: paths as words, tuples as lists."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+def as_dict(config: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return a dataclass's fields as JSON holds them: paths as words, tuples as lists.
+
+    The fields named in `without` are left out.
+    """
+    names = [field.name for field in dataclasses.fields(config) if field.name not in without]
+    return {name: _plain(getattr(config, name)) for name in names}
 
 
 class _Unneeded(argparse.Action):
