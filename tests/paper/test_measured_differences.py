@@ -1,0 +1,97 @@
+"""Which runs are ahead: differences and intervals, checked by hand."""
+
+import pytest
+
+from tests.paper.made_up_runs import evaluation, summary, write_job, write_run
+from utils.metrics.accuracy import Accuracy
+from utils.metrics.intervals import difference_interval_percent
+from utils.paper.measured_differences import difference, findings, fine_tuned_likewise
+from utils.paper.measured_runs import grouped, read_runs
+
+
+@pytest.fixture
+def groups(tmp_path):
+    """Rank and l1 over three seeds and two, random with another seed, the dense network."""
+    for seed, correct in enumerate((8000, 8010, 8050)):
+        write_run(tmp_path, f"rank_{seed}", correct=correct, seed=seed)
+    for seed, correct in enumerate((8040, 8090)):
+        write_run(tmp_path, f"l1_{seed}", correct=correct, seed=seed, criterion="l1")
+    write_run(tmp_path, "random", correct=8015, seed=7, criterion="random")
+    write_run(tmp_path, "unpruned", correct=8900, removed=False)
+    write_run(tmp_path, "other_recipe", correct=9100, removed=False, lr=0.5)
+    return {group.first.treatment: group for group in in_order(tmp_path)}
+
+
+def in_order(folder):
+    return [group for group in grouped(read_runs(folder)) if group.first.options["lr"] == 0.02]
+
+
+def test_common_seeds_are_paired(groups):
+    # l1 - rank: 0.40 and 0.80 points; mean 0.6, standard deviation 0.2828, t = 12.706
+    found = difference(groups["l1"], groups["rank"], "photos")
+    assert (found.points, found.over) == (pytest.approx(0.6), "seeds")
+    assert (found.low, found.high) == (
+        pytest.approx(-1.9412, abs=1e-3),
+        pytest.approx(3.1412, abs=1e-3),
+    )
+    assert not found.told_apart
+
+
+def test_of_one_common_seed_that_run_is_taken(groups):
+    found = difference(groups["nothing removed"], groups["rank"], "photos")
+    expected = difference_interval_percent(Accuracy(8900, 10_000, 0.0), Accuracy(8000, 10_000, 0.0))
+    assert (found.points, found.over) == (pytest.approx(9), "images")
+    assert (found.low, found.high) == expected
+    assert found.told_apart
+
+
+def test_without_a_common_seed_the_first_runs_are_taken(groups):
+    found = difference(groups["random"], groups["rank"], "photos")
+    assert (found.points, found.over) == (pytest.approx(0.15), "images")
+
+
+def test_the_dense_network_counts_only_where_it_was_trained_likewise(groups):
+    every = list(groups.values())
+    dense = groups["nothing removed"]
+    assert fine_tuned_likewise(groups["rank"], every) is dense
+    assert fine_tuned_likewise(dense, every) is None
+    assert fine_tuned_likewise(groups["rank"], [groups["l1"]]) is None
+
+
+def test_findings_by_hand(groups):
+    order, pairs, legend = findings(list(groups.values()))
+    assert order == (
+        "resnet_20, 2 epochs of photos. On the test images of photos: nothing removed (2) 89.00%, "
+        "l1 (3) 80.65%, rank (5) 80.20%, random (4) 80.15%; not told apart: l1 (3) from rank (5), "
+        "l1 (3) from random (4), rank (5) from random (4)."
+    )
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in pairs.splitlines()]
+    low, high = difference_interval_percent(Accuracy(8900, 10_000, 0), Accuracy(8000, 10_000, 0))
+    assert rows[3] == [
+        "nothing removed (2) - rank (5)",
+        f"**+9.00** ({low:+.2f} to {high:+.2f} over images)",
+    ]
+    assert rows[5] == ["l1 (3) - rank (5)", "+0.60 (-1.94 to +3.14 over seeds)"]
+    assert "**bold**" in legend
+
+
+def test_images_that_one_alone_was_evaluated_on_are_not_compared(tmp_path):
+    for name, paintings in (("bn_scale", 700), ("l1", 710), ("l2", None)):
+        files = {"summary.json": summary(name, correct=8000, criterion=name)}
+        if paintings:
+            pruned = files["summary.json"]["pruned_file"]
+            files["on_paintings.json"] = evaluation(pruned, correct=paintings)
+            files["on_its_own.json"] = evaluation(pruned, correct=1, dataset=f"{name} test")
+        write_job(tmp_path / "resnet_20", name, files)
+    order, pairs, _ = findings(in_order(tmp_path))
+    assert "of paintings: l1 (2) 71.00%, bn_scale (1) 70.00%; not told apart: l1 (2) from" in order
+    assert [cell.strip() for cell in pairs.splitlines()[0].split("|")[1:-1]] == [
+        *("pair", "photos", "paintings"),
+    ]
+    assert [line.count("over images") for line in pairs.splitlines()[2:]] == [2, 1, 1]
+
+
+def test_other_widths_and_recipes_are_not_compared(tmp_path):
+    write_run(tmp_path, "rank", correct=8000)
+    write_run(tmp_path, "longer", correct=8000, epochs=9)
+    assert findings(in_order(tmp_path)) == []
