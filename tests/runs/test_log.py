@@ -91,16 +91,22 @@ def test_curves_options_and_pages_lie_in_the_run_itself(tmp_path):
     assert metadata["summary/text_summary"].plugin_data.plugin_name == "text"
 
 
-def test_cut_back_epochs_leave_the_curves(tmp_path):
+def test_what_is_drawn_is_not_drawn_again_also_where_a_kill_cut_the_file(tmp_path):
     folder = JobFolder(tmp_path)
-    with RunLog(folder) as log:
-        for epoch in range(4):
-            log.epoch({"epoch": epoch})
-            log.scalars({"loss": float(epoch)}, epoch)
-    with RunLog(folder) as log:
-        log.cut_back(2, purge_step=2)
-        log.scalars({"loss": 20.0}, 2)
-    assert curve(folder, "loss") == {0: 0.0, 1: 1.0, 2: 20.0}
+    for values in ([0.0, 1.0, 2.0], [5.0, 5.0, 20.0, 30.0], [6.0] * 4):
+        with RunLog(folder) as log:
+            for step, value in enumerate(values):
+                log.scalars({"loss": value}, step)
+            log.text("summary", "once")
+        if len(values) == 3:  # the first run dies amid its last two events, a point and a page
+            (file,) = tmp_path.glob("*.tfevents.*")
+            file.write_bytes(file.read_bytes()[:-100])
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    points = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert points == [(0, 0.0), (1, 1.0), (2, 20.0), (3, 30.0)]
+    assert len(events.Tensors("summary/text_summary")) == 1
+    assert len(list(tmp_path.glob("*.tfevents.*"))) == 2, "nothing new, yet a file"
 
 
 def test_a_full_disk_stops_the_line_and_the_log_goes_on_behind_the_whole_ones(
@@ -120,7 +126,7 @@ def test_a_full_disk_stops_the_line_and_the_log_goes_on_behind_the_whole_ones(
 
 def test_a_full_disk_stops_the_curves_and_new_ones_go_on(tmp_path, bytes_of_a_file):
     folder = JobFolder(tmp_path)
-    with RunLog(folder) as log, bytes_of_a_file(300):
+    with bytes_of_a_file(300), RunLog(folder) as log:
         expected = r"cannot write .*events\.out\.tfevents.* \(File too large\): expected"
         with pytest.raises(ValueError, match=expected):
             for step in range(100):

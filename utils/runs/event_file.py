@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_BLOB_SEQUENCE, Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard import summary
@@ -16,36 +18,51 @@ from utils.runs import processes
 from utils.runs.atomic_write import refusals_named
 
 _BINS = 30  # as many as TensorBoard shows
+_LENGTH = struct.Struct("<Q")  # of a record's bytes, which a checksum of 4 bytes follows; another
+_CHECKSUM = 4  # of them stands behind the bytes
 
 
 class EventFile:
     """A new event file in a folder, which TensorBoard reads after those that are there already.
 
+    What a file of the folder holds, a tag at a step, is not written again: a run that was stopped
+    amid its curves may draw them all once more. The file begins with the first event.
+
     torch's SummaryWriter writes from a thread of its own, where a full disk ends in a traceback.
     Here it is an error of the call; and what a call adds is in the file when it returns.
 
     Raises:
-        ValueError: the file cannot be written, here and in each call.
+        ValueError: the file cannot be written, in each call.
     """
 
-    def __init__(self, folder: Path, *, purge_step: int | None = None):
-        """Open the file; what other files hold of the steps >= `purge_step` counts no more."""
-        before = sum(1 for _ in folder.glob("*.tfevents.*"))  # files are read in order of names
-        name = f"events.out.tfevents.{int(time.time()):010d}.{before:06d}.{os.getpid()}"
+    def __init__(self, folder: Path):
+        before = sorted(folder.glob("*.tfevents.*"))  # files are read in order of names
+        name = f"events.out.tfevents.{int(time.time()):010d}.{len(before):06d}.{os.getpid()}"
         self._path = folder / name if processes.is_first() else Path(os.devnull)
-        with refusals_named(self._path):
-            self._file = self._path.open("ab")
-        self._add(Event(file_version="brain.Event:2"))
-        if purge_step is not None:
-            self._add(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+        self._file: BinaryIO | None = None
+        self._drawn = {
+            (value.tag, event.step)
+            for path in before
+            for event in _events_in(path)
+            for value in event.summary.value
+        }
 
     def scalar(self, tag: str, value: float, step: int) -> None:
         """Add a point to a curve."""
         self._summary(summary.scalar(tag, value), step)
 
     def histogram(self, tag: str, values: Tensor, step: int) -> None:
-        """Add the distribution of `values` (any shape)."""
+        """Add the distribution of `values` (any shape, at least one)."""
         self._summary(summary.histogram(tag, values, _BINS), step)
+
+    def image(self, tag: str, pixels: Tensor, description: str) -> None:
+        """Add a picture, uint8 [H, W, 3], and Markdown that says what it shows."""
+        found = summary.image(tag, pixels, dataformats="HWC")
+        metadata = found.value[0].metadata
+        metadata.summary_description = description
+        metadata.plugin_data.plugin_name = "images"  # with the next, the faster of TensorBoard's
+        metadata.data_class = DATA_CLASS_BLOB_SEQUENCE  # two readers finds the description
+        self._summary(found)
 
     def text(self, tag: str, markdown: str) -> None:
         """Add a page of Markdown."""
@@ -60,14 +77,34 @@ class EventFile:
 
     def close(self) -> None:
         """Close the file."""
-        with contextlib.suppress(OSError):  # for bytes of an event whose call has raised already
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # for bytes of an event whose call has raised
+                self._file.close()
 
-    def _summary(self, value: Summary, step: int = 0) -> None:
-        self._add(Event(summary=value, step=step))
+    def _summary(self, found: Summary, step: int = 0) -> None:
+        """Write what has one value, if it is not drawn yet."""
+        drawn = (found.value[0].tag, step)
+        if drawn not in self._drawn:
+            self._add(Event(summary=found, step=step))
+            self._drawn.add(drawn)
 
     def _add(self, event: Event) -> None:
         event.wall_time = time.time()
         with refusals_named(self._path):
+            if self._file is None:
+                self._file = self._path.open("ab")
+                self._add(Event(file_version="brain.Event:2"))
             RecordWriter(self._file).write(event.SerializeToString())
             self._file.flush()
+
+
+def _events_in(path: Path) -> Iterator[Event]:
+    """Yield the events of a file, without a last one that a killed run left unfinished."""
+    content, start = path.read_bytes(), 0
+    head = _LENGTH.size + _CHECKSUM
+    while start + head <= len(content):
+        stop = start + head + _LENGTH.unpack_from(content, start)[0]
+        if stop + _CHECKSUM > len(content):
+            return
+        yield Event.FromString(content[start + head : stop])
+        start = stop + _CHECKSUM

@@ -45,12 +45,20 @@ class JobFolder:
         return self.path / "plan.json"
 
     @property
+    def budget(self) -> Path:
+        return self.path / "budget.json"
+
+    @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.pt"
 
     @property
     def best(self) -> Path:
         return self.path / "checkpoints" / "best.pt"
+
+    @property
+    def steps(self) -> Path:
+        return self.path / "checkpoints" / "steps.pt"
 
     @property
     def pruned(self) -> Path:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class RunLog:
     """Writes `log.jsonl` and the TensorBoard event files of a run's folder; a context manager.
 
-    Each line and each set of scalars is on disk when its call returns. Event files are opened at
-    the first curve, so a run that draws none leaves none. Of several processes the first writes.
+    Each line and each set of scalars is on disk when its call returns. What is drawn already, a tag
+    at a step, is not drawn again; a run that draws nothing leaves no event file. Of several
+    processes the first writes.
     """
 
     def __init__(self, folder: JobFolder, *, keep_lines: int | None = None):
@@ -33,7 +34,6 @@ class RunLog:
         """
         self._folder = folder
         self._events: EventFile | None = None
-        self._purge_step: int | None = None
         self._lines = len(_whole_lines(folder.log))
         self.cut_back(self._lines if keep_lines is None else keep_lines)
 
@@ -42,8 +42,8 @@ class RunLog:
         """How many lines `log.jsonl` has."""
         return self._lines
 
-    def cut_back(self, lines: int, purge_step: int | None = None) -> None:
-        """Drop all but the first `lines` lines, and from TensorBoard the steps >= `purge_step`.
+    def cut_back(self, lines: int) -> None:
+        """Drop all but the first `lines` lines.
 
         Raises:
             ValueError: there are fewer lines than that.
@@ -54,9 +54,6 @@ class RunLog:
                 f"{self._folder.log} has {len(kept)} lines: expected at least the {lines} written "
                 f"before the run stopped, bring them back or delete {self._folder.path}"
             )
-        if lines < len(kept) and purge_step is not None:
-            self.close()  # the purge is said in the first record of the next event file
-            self._purge_step = purge_step
         self._lines = lines
         text = "".join(kept[:lines])
         if not self._folder.log.exists() or self._folder.log.stat().st_size != len(text.encode()):
@@ -82,15 +79,23 @@ class RunLog:
         """Add the distribution of `values` (any shape) at `step`."""
         self._event_file().histogram(tag, values, step)
 
+    def image(self, tag: str, pixels: Tensor, description: str) -> None:
+        """Add a picture, uint8 [H, W, 3], and Markdown that says what it shows."""
+        self._event_file().image(tag, pixels, description)
+
     def text(self, tag: str, markdown: str) -> None:
         """Add a page of Markdown."""
         self._event_file().text(tag, markdown)
 
-    def hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Add the run's options and what came of them to TensorBoard's table of runs."""
+    def hparams(self, options: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+        """Add the run's options and what came of them to TensorBoard's table of runs.
+
+        The table has the columns of one of the runs: they should be the same in all, with None
+        for a metric that this run has not.
+        """
         plain = {name: _cell(value) for name, value in options.items()}
         self._event_file().hparams(plain, metrics)
-        self.scalars(metrics, step=0)
+        self.scalars({tag: value for tag, value in metrics.items() if value is not None}, step=0)
 
     def close(self) -> None:
         """Finish the event file; the log can still be written to, in a new one."""
@@ -106,13 +111,17 @@ class RunLog:
 
     def _event_file(self) -> "EventFile":
         if self._events is None:
-            with warnings.catch_warnings():
-                # its import takes a second, and some versions of TensorBoard call the deprecated
-                warnings.simplefilter("ignore", DeprecationWarning)
-                from utils.runs.event_file import EventFile
-            self._events = EventFile(self._folder.path, purge_step=self._purge_step)
-            self._purge_step = None
+            self._events = open_events(self._folder.path)
         return self._events
+
+
+def open_events(folder: Path) -> "EventFile":
+    """Return a new event file in `folder`."""
+    with warnings.catch_warnings():
+        # its import takes a second, and some versions of TensorBoard call the deprecated
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from utils.runs.event_file import EventFile
+    return EventFile(folder)
 
 
 def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:

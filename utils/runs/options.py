@@ -102,6 +102,12 @@ def as_dict(config: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
     return {name: _plain(getattr(config, name)) for name in names}
 
 
+def shared_options(config_class: type, config: Any) -> dict[str, Any]:
+    """Return {name: value} of the fields of `config` that `config_class` has, too."""
+    names = {field.name for field in dataclasses.fields(config_class)}
+    return {name: value for name, value in vars(config).items() if name in names}
+
+
 class _Unneeded(argparse.Action):
     """Says on standard error that a flag has nothing to do here, and why."""
 

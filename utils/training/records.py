@@ -31,7 +31,7 @@ def accuracies_in(record: Mapping[str, Any]) -> dict[str, Accuracy]:
 
 def curves_of(record: Mapping[str, Any]) -> dict[str, float]:
     """Return the TensorBoard curves of a record: loss/train, accuracy/train, loss/val, ..."""
-    curves = {"lr": record["lr"]}
+    curves = {"training/learning_rate": record["lr"]}
     for key, value in record.items():
         if key.endswith("_loss"):
             curves[f"loss/{key.removesuffix('_loss')}"] = value

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -79,8 +79,9 @@ class Stage:
                 f"{saved['stage']!r}: expected to go on from there"
             )
         if self.log is not None:
-            next_step = self.step_offset + len(self.records)
-            self.log.cut_back(saved["log_lines"] if saved else 0, purge_step=next_step)
+            self.log.cut_back(saved["log_lines"] if saved else 0)
+            if self.records:
+                self._draw()
 
     def begin_epoch(self) -> int:
         """Return how many of the next epoch's steps are made, and take up what they left."""
@@ -102,6 +103,7 @@ class Stage:
         The order is what makes a stop harmless. A line without its last.pt is cut away and
         written again. last.pt goes before best.pt: until it is there, best.pt may be the
         outcome of the stage before, and a best.pt that is then missing is made from it.
+        TensorBoard's point, which may miss and may not change, is of a saved epoch.
         """
         self.records.append(record)
         epoch = len(self.records) - 1
@@ -109,12 +111,12 @@ class Stage:
             self.best_epoch = epoch
         if self.log is not None:
             self.log.epoch(record)
-            speed = sum(self.tally.sizes) / self.tally.seconds
-            curves = curves_of(record) | {"speed/images_per_second": speed}
-            self.log.scalars(curves, self.step_offset + epoch)
         self._write_last()
         if self.best_epoch == epoch:
             self._write_best()
+        if self.log is not None:
+            speed = sum(self.tally.sizes) / self.tally.seconds
+            self._draw({"training/images_per_second": speed})
 
     @property
     def place(self) -> str:
@@ -129,6 +131,11 @@ class Stage:
             yield
         except ValueError as error:
             raise ValueError(f"{self.place}: {error}") from error
+
+    def _draw(self, more: Mapping[str, float] | None = None) -> None:
+        """Add the last epoch to TensorBoard's curves, unless it is drawn already."""
+        curves = curves_of(self.records[-1]) | {"training/stage": len(self.finished) + 1}
+        self.log.scalars(curves | (more or {}), self.step_offset + len(self.records) - 1)
 
     def _take_up(self, saved: dict[str, Any]) -> None:
         fill_model(self.model, saved["state_dict"], self.checkpoints.last)

@@ -1,0 +1,214 @@
+"""`main.py export`: a network as .pt2 and .onnx files that run without this repository."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from models.registry import architecture, build_model, example_images
+from utils.commands.evaluate import TestedOptions
+from utils.commands.export_check import check_file, latencies, logits_of
+from utils.commands.inputs import (
+    RESULTS,
+    DataOptions,
+    DeviceOptions,
+    arch_name,
+    note,
+    open_images,
+    open_network,
+)
+from utils.data.gpu_loader import normalize
+from utils.data.images import NORMALIZATIONS
+from utils.metrics.cost import counts, physical_cost
+from utils.pruning.network_file import Network
+from utils.runs.atomic_write import atomic_open
+from utils.runs.checkpoint import sha256_of
+from utils.runs.environment import environment
+from utils.runs.exported import FORMATS, export_program
+from utils.runs.options import option
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class ExportConfig(TestedOptions, DataOptions, DeviceOptions):
+    """Options of `main.py export`."""
+
+    arch: str | None = option(
+        None,
+        "architecture; a pruned file names its own",
+        metavar="ARCH",
+        type=arch_name,
+        group="network",
+    )
+    device: str = option("cpu", "where to export and check", choices=("auto", "cpu"), group="run")
+    format: str = option(
+        "all",
+        "pt2, onnx (which needs the packages onnx, onnxscript and onnxruntime), or all: pt2, and "
+        "onnx where they are installed",
+        choices=("all", *FORMATS),
+        group="export",
+    )
+    output: Path | None = option(
+        None,
+        "folder, or a file, whose ending follows the format; none: beside the checkpoint",
+        group="export",
+    )
+    with_normalization: bool = option(
+        False,
+        "put the normalization into the files, which then take pixels in [0, 1]",
+        group="export",
+    )
+    random_images: bool = option(
+        False, "check on noise in place of the dataset, where it is not at hand", group="export"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eval_batch_size < 1:
+            raise ValueError(f"--eval_batch_size is {self.eval_batch_size}: expected at least 1")
+
+
+class _Normalized(nn.Module):
+    """A network that takes pixels in [0, 1] and normalizes them itself."""
+
+    def __init__(self, network: nn.Module, normalization: str):
+        super().__init__()
+        self.network = network
+        for name, values in zip(("mean", "deviation"), NORMALIZATIONS[normalization], strict=True):
+            self.register_buffer(name, torch.tensor(values)[:, None, None])  # [3, 1, 1]
+
+    def forward(self, pixels: Tensor) -> Tensor:  # [N, 3, H, W]
+        return self.network((pixels - self.mean) / self.deviation)
+
+
+def export_command(config: ExportConfig) -> dict[str, Any]:
+    """Write a network's files, each once it computes what the network does; return what they are.
+
+    Raises:
+        ValueError: bad input, or `format` asks for packages that are not installed.
+    """
+    formats, here = _formats(config), environment(_CPU)
+    if config.gpu is not None:
+        note(f"--gpu {config.gpu}: export computes on the CPU")
+    checkpoint = config.tested()
+    network = open_network(config.arch, checkpoint, config.seed)
+    paths = {format: _path(config, checkpoint, network.arch, format) for format in formats}
+    dataset, classes, pixels = _pixels(config, network)
+    model, example = network.model.eval(), example_images(network.arch)
+    logits = logits_of(model, normalize(pixels, config.normalization))
+    inside = config.with_normalization
+    images = normalize(pixels, "none" if inside else config.normalization)
+    shipped = _Normalized(model, config.normalization) if inside else model
+    program = export_program(shipped, example)
+    facts = _facts(config, network, checkpoint, classes) | {"commit": here["commit"]}
+    files, networks = [], {"network": shipped}
+    for format, path in paths.items():
+        content = FORMATS[format].write(program, facts)
+        networks[format] = FORMATS[format].open(content)
+        checked = check_file(networks[format], images, logits)
+        with atomic_open(path) as file:
+            file.write(content)
+        files.append({"format": format, "path": str(path), "size_bytes": len(content), **checked})
+    dense = build_model(network.arch, network.num_classes)
+    return {
+        "command": "export",
+        "arch": network.arch,
+        "form": network.form,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "size_bytes": None if checkpoint is None else checkpoint.stat().st_size,
+        "physical": {
+            "dense": counts(physical_cost(dense, example)),
+            "exported": counts(physical_cost(model, example)),
+        },
+        "files": files,
+        "facts": facts,
+        "dataset": dataset,
+        "images": len(images),
+        "batch_sizes": list(logits),
+        "latency": latencies(networks, images),
+        "environment": here,
+    }
+
+
+def _formats(config: ExportConfig) -> list[str]:
+    """Return the formats to write; where "all" cannot have one of them, say so.
+
+    Raises:
+        ValueError: the one that is asked for needs packages that are not installed.
+    """
+    if config.format != "all":
+        if lack := _lack(config.format):
+            raise ValueError(lack)
+        return [config.format]
+    lacks = {format: _lack(format) for format in FORMATS}
+    for format, lack in lacks.items():
+        if lack:
+            note(f"no .{format} file: {lack}")
+    return [format for format, lack in lacks.items() if not lack]
+
+
+def _lack(format: str) -> str:
+    """Return what is not installed for a format and how to get it, or "" where all is there."""
+    missing = FORMATS[format].missing()
+    how = f"expected `pip install {' '.join(FORMATS[format].packages)}` before"
+    return f"--format {format} does not find {' and '.join(missing)}: {how}" if missing else ""
+
+
+def _path(config: ExportConfig, checkpoint: Path | None, arch: str, format: str) -> Path:
+    """Return where the file of a format goes.
+
+    Raises:
+        ValueError: the checkpoint lies there.
+    """
+    path = checkpoint or RESULTS / arch / "untrained.pt"
+    if config.output is not None:
+        is_file = config.output.suffix.removeprefix(".") in FORMATS
+        path = config.output if is_file else config.output / path.name
+    path = path.with_suffix(f".{format}")
+    if checkpoint is not None and path.absolute() == checkpoint.absolute():
+        raise ValueError(f"{path} is the checkpoint itself: expected another --output")
+    return path
+
+
+def _pixels(config: ExportConfig, network: Network) -> tuple[str, Sequence[str] | None, Tensor]:
+    """Return the name of the images to check on, their classes if known, and uint8 [N, 3, S, S]."""
+    size, count = architecture(network.arch).image_size, config.eval_batch_size
+    if config.random_images:
+        generator = torch.Generator().manual_seed(config.seed)
+        shape = (count, 3, size, size)
+        return "noise", None, torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+    images = open_images(
+        config, network.arch, _CPU, seed=config.seed, num_classes=network.num_classes
+    )
+    count = min(count, len(images.test))
+    found = images.test.pixels(torch.arange(count), [slice(0, count)], device=_CPU, crops=None)
+    return images.test.name, images.test.classes, next(iter(found))
+
+
+def _facts(
+    config: ExportConfig,
+    network: Network,
+    checkpoint: Path | None,
+    classes: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return what a file says of its network and of the images that it takes."""
+    size = architecture(network.arch).image_size
+    mean, deviation = NORMALIZATIONS[config.normalization]
+    then = "" if config.with_normalization else ", less mean, divided by deviation"
+    return {
+        "arch": network.arch,
+        "form": network.form,
+        "input": f"float32 [N, 3, {size}, {size}], RGB in [0, 1]{then}",
+        "mean": mean,
+        "deviation": deviation,
+        "normalization": config.normalization,
+        "num_classes": network.num_classes,
+        "classes": classes,
+        "checkpoint_sha256": None if checkpoint is None else sha256_of(checkpoint),
+        "torch": torch.__version__,
+    }
