@@ -4,10 +4,14 @@ import sys
 
 from utils.commands.compare import CompareConfig, compare_command
 from utils.commands.compare_table import compare_text
+from utils.commands.controls import ControlsConfig, controls_command
+from utils.commands.controls_table import controls_markdown
 from utils.commands.demo import DemoConfig, demo_command, demo_text
 from utils.commands.door import run
 from utils.commands.evaluate import EvaluateConfig, evaluate_command
 from utils.commands.evaluate_table import evaluate_text
+from utils.commands.export import ExportConfig, export_command
+from utils.commands.export_table import export_text
 from utils.commands.prune import prune_command, prune_text
 from utils.commands.prune_options import PruneConfig
 from utils.commands.scan import ScanConfig, scan_command
@@ -38,7 +42,13 @@ COMMANDS = {
         CompareConfig,
         compare_command,
         compare_text,
-        "The published tables beside what is counted here, and beside finished runs.",
+        "The published tables beside counts and runs; with --experiment, criteria and seeds.",
+    ),
+    "export": (
+        ExportConfig,
+        export_command,
+        export_text,
+        "Write .pt2 and .onnx files that run without this repository.",
     ),
     "demo": (
         DemoConfig,
@@ -47,6 +57,14 @@ COMMANDS = {
         "The whole job on a synthetic dataset, in about two minutes, with nothing to download.",
     ),
 }
+
+# `compare --experiment` has options of its own; `compare --experiment controls --help` lists them.
+EXPERIMENT = (
+    ControlsConfig,
+    controls_command,
+    controls_markdown,
+    "Prune by many criteria, train on and from scratch, with several seeds, and compare.",
+)
 
 
 def main(argv: list[str]) -> int:
@@ -64,8 +82,14 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    config, command, text, description = COMMANDS[name]
+    config, command, text, description = entry_of(name, argv)
     return run(config, command, text, argv, prog=f"main.py {name}", description=description)
+
+
+def entry_of(name: str, words: list[str]) -> tuple:
+    """Return a command's config class, function, text and description, as its words ask for."""
+    asked = any(word.partition("=")[0] == "--experiment" for word in words)
+    return EXPERIMENT if name == "compare" and asked else COMMANDS[name]
 
 
 def usage() -> str:

@@ -57,7 +57,7 @@ def test_commands_are_spelled_right(line):
         config_class = RankConfig
     else:
         name = words.pop(0) if not words[0].startswith("-") else "prune"
-        config_class = main.COMMANDS[name][0]
+        config_class = main.entry_of(name, words)[0]
     parse(config_class, words, prog=door, description="")
 
 

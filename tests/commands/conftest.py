@@ -85,6 +85,16 @@ def call(capfd):
 
 
 @pytest.fixture
+def quick(monkeypatch):
+    """Let `prune` neither time networks nor draw pictures, which takes most of a tiny run."""
+    timed = dict.fromkeys(("dense", "pruned"), {"median_ms": 1.0, "batch_size": 1})
+    latencies = dict.fromkeys(("one_image", "batch"), timed)
+    monkeypatch.setattr("utils.commands.prune.latencies", lambda *_: latencies)
+    for drawn in ("log_plan", "log_weights", "write_layer_figure"):
+        monkeypatch.setattr(f"utils.commands.prune.{drawn}", lambda *_: None)
+
+
+@pytest.fixture
 def begin():
     """A function that starts a door as a process; what still runs after the test is killed."""
     processes: list[Popen] = []

@@ -13,7 +13,7 @@ from utils.paper.tables import published_rows
 
 README = Path(__file__).parents[2] / "README.md"
 RANKS = REFERENCE / "hrank_rank_conv"
-MEASURED = Path(__file__).parents[2] / "utils/paper/measured/resnet_56_rank_50.json"
+MEASURED = Path(__file__).parents[2] / "utils/paper/measured/resnet_56/lossless_50/summary.json"
 
 
 @pytest.fixture(scope="module")

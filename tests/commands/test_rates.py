@@ -1,5 +1,7 @@
 """Compress rates in both layouts, and what they leave of each conv."""
 
+from dataclasses import replace
+from fractions import Fraction
 from functools import cache
 
 import pytest
@@ -67,3 +69,21 @@ def test_a_wrong_number_of_rates_is_an_error():
         read_rates("[0.]+[0.18]*28", "resnet_56", "hrankplus")
     with pytest.raises(ValueError, match="HRankPlus has no 'resnet_20': expected one of vgg_16_bn"):
         read_rates("[0.1]*19", "resnet_20", "hrankplus")
+
+
+@pytest.mark.parametrize(
+    ("arch", "text", "layout"),
+    [
+        ("resnet_56", "[0.1]+[0.6]*35+[0.0]*2+[0.6]*6+[0.4]*11", "hrank"),
+        ("googlenet", "[0.10]+[0.8]*5+[0.85]+[0.8]*3", "hrank"),
+        ("resnet_56", "[0.]+[0.18]*29", "hrankplus"),
+    ],
+)
+def test_on_the_way_to_the_rates_a_part_of_their_filters_goes(arch, text, layout):
+    rates, filters = read_rates(text, arch, layout), filters_of(arch)
+    final = {c: num_removed(rate, filters[c]) for c, rate in rates.of_convs(filters).items()}
+    for step in range(1, 8):
+        so_far = replace(rates, part=Fraction(step, 7)).of_convs(filters)
+        gone = {conv: num_removed(rate, filters[conv]) for conv, rate in so_far.items()}
+        assert gone == {conv: count * step // 7 for conv, count in final.items()}
+    assert so_far == rates.of_convs(filters)

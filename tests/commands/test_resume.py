@@ -1,6 +1,7 @@
 """A run that was stopped, by whatever, and is started again ends as one that never stopped."""
 
 import errno
+import importlib.util
 import os
 import re
 import resource
@@ -8,12 +9,15 @@ import signal
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
 
 from tests.commands.command_lines import files_in
 from tests.commands.forked import fork, fork_frozen, signal_in_step
 from utils.runs.checkpoint import load_file
 
 FILES = {"config.json", "log.jsonl", "plan.json", "pruned.pt", "summary.json", "summary.md"}
+FILES |= {"layers.png"} if importlib.util.find_spec("matplotlib") else set()
 SAME = ("log.jsonl", "plan.json", "pruned.pt", "checkpoints/best.pt")
 
 
@@ -33,8 +37,23 @@ def whole(words, tmp_path_factory) -> dict[str, bytes]:
     return files_in(folder / "job")
 
 
+def drawn(files: dict[str, bytes]) -> list[tuple[str, int, bytes]]:
+    """What TensorBoard shows, but for what is timed: tag, step and value of each event."""
+    found = []
+    for name, content in files.items():
+        if "tfevents" in name:
+            Path("events").write_bytes(content)
+            for record in RawEventFileLoader("events").Load():
+                event = Event.FromString(record)
+                values = event.summary.value
+                found += [(value.tag, event.step, value.SerializeToString()) for value in values]
+    timed = ("training/images_per_second", "final/latency", "summary/", "_hparams_/")
+    return sorted(point for point in found if not point[0].startswith(timed))
+
+
 def assert_same_end(whole: dict[str, bytes]) -> None:
     found = files_in(Path("job"))
+    assert drawn(found) == drawn(whole)
     for name in SAME:
         assert found[name] == whole[name], name
     assert {name for name in found if "/" not in name and "tfevents" not in name} == FILES
@@ -137,7 +156,7 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(call, words, whole, monke
 
 
 def test_a_file_that_the_disk_takes_half_of_is_not_there(call, words, whole, tmp_path):
-    limit = 100_000  # bytes of a file, more than a log has and less than a checkpoint
+    limit = 300_000  # bytes of a file, more than the curves have and less than a checkpoint
     process = fork(words, tmp_path, resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
     process.join()
     assert process.exitcode == 2

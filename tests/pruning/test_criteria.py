@@ -5,7 +5,16 @@ import itertools
 import pytest
 import torch
 
-from utils.pruning.criteria import WEIGHT_CRITERIA, fpgm, l1, l2, random, weight_scores
+from utils.pruning.criteria import (
+    WEIGHT_CRITERIA,
+    first,
+    fpgm,
+    input_energy,
+    l1,
+    l2,
+    random,
+    weight_scores,
+)
 
 SHAPES = [(8, 3, 3, 3), (5, 7, 1, 1), (1, 2, 3, 3), (6, 1, 5, 5), (4, 9)]
 
@@ -64,6 +73,23 @@ def test_a_layers_scores_depend_on_no_other_layer(criterion):
     assert list(together) == list(weights)
     for conv, weight in weights.items():
         assert torch.equal(together[conv], weight_scores(criterion, {conv: weight})[conv])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_first_falls_from_filter_to_filter_whatever_the_weights(shape):
+    scores = first(weight_of(shape))
+    assert scores.tolist() == [-float(i) for i in range(shape[0])]
+
+
+@pytest.mark.parametrize("shape, groups", [((8, 3, 3, 3), 1), ((6, 2, 5, 5), 3), ((4, 9), 1)])
+def test_input_energy_is_the_sum_over_the_filters_that_read_the_channel(shape, groups):
+    weight = weight_of(shape)
+    expected = torch.zeros(shape[1] * groups, dtype=torch.float64)
+    for f in range(shape[0]):
+        for c in range(shape[1]):
+            block = f // (shape[0] // groups)
+            expected[block * shape[1] + c] += float(weight[f, c].double().square().sum())
+    torch.testing.assert_close(input_energy(weight, groups), expected)
 
 
 def test_random_scores_follow_the_seed_alone():

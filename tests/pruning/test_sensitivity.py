@@ -60,6 +60,10 @@ def scored_units(model, graph, *, across_sums=False):
     return scores, scan_units(graph, scores, across_sums=across_sums)
 
 
+def channel_masks(model, graph, masks):
+    return [ChannelMasks(model, graph, one) for one in masks]
+
+
 def whole_forwards(model, graph, masks, batches):
     """Answer each batch with each of the masks, from the image on: {(mask, batch): logits}."""
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -85,7 +89,7 @@ def test_a_shared_beginning_changes_no_answer(step):
             assert torch.equal(labels, torch.arange(3))
             found[k, sum(key[0] == k for key in found)] = logits.clone()
 
-        run_masked(model, graph, masks, BATCHES, add)
+        run_masked(model, graph, channel_masks(model, graph, masks), BATCHES, add)
         expected = whole_forwards(model, graph, masks, BATCHES)
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], expected[key]) for key in expected)
@@ -103,7 +107,7 @@ def test_what_stands_before_the_first_masked_layer_runs_once_a_batch():
     hooks = [model.get_submodule(name).register_forward_hook(count(name)) for name in calls]
     unit = next(unit for unit in units if unit.layers == ("steps.0.conv2",))
     masks = [masks_at(unit, scores, graph.filters(), rate) for rate in RATES[1:]]
-    run_masked(model, graph, masks, BATCHES, lambda *_: None)
+    run_masked(model, graph, channel_masks(model, graph, masks), BATCHES, lambda *_: None)
     for hook in hooks:
         hook.remove()
     once = {"stem": 2, "steps.0.conv1": 2}
@@ -124,7 +128,7 @@ def test_weights_and_modes_come_back_even_from_an_error():
         raise KeyError("stop")
 
     with pytest.raises(KeyError):
-        run_masked(model, graph, masks, BATCHES, fail)
+        run_masked(model, graph, channel_masks(model, graph, masks), BATCHES, fail)
     after = model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert modes == [module.training for module in model.modules()]

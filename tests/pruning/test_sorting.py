@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.channel_graph import trace_channels
+from models.channel_groups import channel_groups
 from models.registry import build_model, example_images
 from tests.networks import (
     STEPS,
@@ -18,6 +19,7 @@ from tests.networks import (
     randomized,
 )
 from utils.pruning.criteria import l1
+from utils.pruning.group_plan import plan_groups
 from utils.pruning.scores import filter_weights, score_filters
 from utils.pruning.sorting import sort_channels
 from utils.pruning.surgery import remove_filters
@@ -60,22 +62,26 @@ def test_sorted_layers_fall_in_score(arch):
         )
 
 
-def test_keeping_a_prefix_is_keeping_the_best():
-    model = randomized(build_model("vgg_16_bn"), seed=8).eval()
-    graph = trace_channels(model, example_images("vgg_16_bn"))
-    scores = score_filters(model, graph, "l1")
+@pytest.mark.parametrize("criterion", ["l1", "input_norm"])
+def test_keeping_the_first_of_the_sorted_is_keeping_the_best(criterion):
+    """Which is why `prune` sorts nothing: to keep the best is to sort and to keep the first."""
+    model = randomized(Chain([Residual, Gate, Residual]), seed=8).eval()
+    graph = trace_channels(model, IMAGE)
+    groups = channel_groups(graph, across_sums=True)
+    scores = score_filters(model, graph, criterion)
     ordered, layers = sort_channels(model, graph, scores)
-    best, prefix = {}, {}
-    for layer in layers:
-        count = len(scores[layer])
-        order = scores[layer].sort(descending=True, stable=True).indices
-        best[layer] = torch.zeros(count, dtype=torch.bool)
-        best[layer][order[: count // 2]] = True
-        prefix[layer] = torch.arange(count) < count // 2
-    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    by_index = remove_filters(model, graph, best)(images)
-    by_prefix = remove_filters(ordered.eval(), graph, prefix)(images)
-    torch.testing.assert_close(by_prefix, by_index, rtol=1e-9, atol=1e-9)
+    assert len(layers) >= 5
+    rates = dict.fromkeys(layers, 0.4)
+    best = plan_groups(groups, scores, rates)
+    prefix = plan_groups(groups, score_filters(ordered, graph, "first"), rates)
+    for layer in prefix.layers:
+        assert layer.kept == tuple(range(layer.filters - layer.removed))
+    assert best.num_kept() == prefix.num_kept() and best.masks().keys() == set(layers)
+    assert best.layers != prefix.layers
+    images = torch.randn(2, *IMAGE.shape[1:], dtype=torch.float64)
+    by_score = remove_filters(model, graph, best.masks())(images)
+    by_prefix = remove_filters(ordered.eval(), graph, prefix.masks())(images)
+    torch.testing.assert_close(by_prefix, by_score, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """`main.py compare`: the published tables beside what is counted here, and beside finished runs."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models.registry import example_images
+from utils.commands.compare_figures import FigureOptions, write_comparison
 from utils.commands.counting import beside_paper, dense_counts, published_counts, slim_counts
 from utils.commands.inputs import arch_name, open_dense_network
 from utils.commands.plan import make_plan
@@ -14,6 +13,7 @@ from utils.commands.rates import CompressRates, read_rates
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import counts, physical_cost
 from utils.paper.compare import compare_row, row_without_rates
+from utils.paper.measured_runs import read_summary
 from utils.paper.tables import PaperRow, published_rows
 from utils.runs.job_folder import JobFolder
 from utils.runs.options import option
@@ -22,7 +22,7 @@ NEEDS_RANKS = "needs ranks"
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(FigureOptions):
     """Options of `main.py compare`."""
 
     arch: str | None = option(None, "only this network's rows", metavar="ARCH", type=arch_name)
@@ -38,6 +38,7 @@ class CompareConfig:
     json: bool = option(False, "print one JSON object instead of tables")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = dict.fromkeys(row.arch for row in published_rows())
         if self.arch is not None and self.arch not in known:
             raise ValueError(
@@ -53,6 +54,10 @@ def compare_command(config: CompareConfig) -> dict[str, Any]:
     """
     jobs = [_job(JobFolder(path)) for path in config.job_dir]
     rows = [row for row in published_rows() if config.arch in (None, row.arch)]
+    if config.figures is not None:
+        summaries = [read_summary(JobFolder(path)) for path in config.job_dir]
+        archs = [summary["arch"] for summary in summaries] or [row.arch for row in rows]
+        write_comparison(config, dict.fromkeys(archs), summaries)
     return {"rows": [_row(row, config.rank_conv / row.arch) for row in rows], "jobs": jobs}
 
 
@@ -98,7 +103,7 @@ def _job(folder: JobFolder) -> dict[str, Any]:
     Raises:
         ValueError: the folder holds no summary of `prune`.
     """
-    summary = _summary(folder)
+    summary = read_summary(folder)
     try:
         arch, layout = summary["arch"], summary["options"].get("layout", "hrank")
         rates = read_rates(summary["compress_rate"], arch, layout)
@@ -117,15 +122,3 @@ def _job(folder: JobFolder) -> dict[str, Any]:
         raise ValueError(
             f"{folder.summary_json} lacks {error}: expected the summary of a run of `prune`"
         ) from None
-
-
-def _summary(folder: JobFolder) -> Mapping[str, Any]:
-    try:
-        return json.loads(folder.summary_json.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(
-            f"{folder.path} holds no {folder.summary_json.name}: expected the folder of a "
-            "finished run of `prune`"
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"{folder.summary_json} is not JSON: {error}") from None

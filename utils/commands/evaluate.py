@@ -24,6 +24,7 @@ from utils.commands.inputs import (
     open_network,
 )
 from utils.commands.side_by_side import ratios, remarks
+from utils.commands.sparse_report import sparse_report
 from utils.data.images import ImageSource
 from utils.metrics.accuracy import measure_accuracy
 from utils.metrics.cost import counts, physical_cost
@@ -98,6 +99,11 @@ class EvaluateConfig(TestedOptions, DataOptions, DeviceOptions):
     threads: tuple[int, ...] = option(
         (),
         "numbers of CPU threads to time it with; none: as many as torch takes",
+        group="measurement",
+    )
+    sparse: bool = option(
+        False,
+        "time layers that hold zeros by torch.sparse, too, and the network with those it speeds up",
         group="measurement",
     )
     repeats: int = option(30, "timed passes of every setting", group="measurement")
@@ -215,6 +221,8 @@ def _measured(
         found["layers"] = [asdict(layer) for layer in cost.layers]
         found["zeros_per_tensor"] = [asdict(row) for row in values]
         found["zero_filters_per_conv"] = [asdict(row) for row in filters]
+    if config.sparse:
+        found["sparse"] = _sparse(model, images.first_batch(chosen)[:1], config)
     return found
 
 
@@ -247,6 +255,15 @@ def _latencies(
                 "compiled": config.compile,
             }
             rows.append(asdict(latency) | speed)
+    return found
+
+
+def _sparse(model: nn.Module, image: Tensor, config: EvaluateConfig) -> list[dict[str, Any]]:
+    """Return what torch.sparse makes of the zeros, at every number of threads and images."""
+    found = []
+    for threads, batch_size in itertools.product(config.threads or (None,), config.batch_sizes):
+        with using_threads(threads):
+            found.append(sparse_report(model, _repeated(image, batch_size), config.repeats))
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from utils.commands.side_by_side import label, latency_figure, setting
+from utils.commands.sparse_report import sparse_text
 from utils.paper.markdown import table
 
 
@@ -24,6 +25,8 @@ def evaluate_text(found: Mapping[str, Any]) -> str:
     for name, network in zip(names, networks, strict=True):
         if "layers" in network:
             parts += [f"## Layers of {name}", _layers(network), _tensors(network)]
+        if "sparse" in network:
+            parts.append(sparse_text(name, network["sparse"]))
     return "\n\n".join(parts)
 
 

@@ -1,14 +1,16 @@
-"""Fine-tuning of a pruned network: all at once, or conv by conv as the paper does."""
+"""Fine-tuning of a pruned network: all at once, in steps, or conv by conv as the paper does."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn as nn
 
 from models.channel_graph import ChannelGraph
 from models.rank_layers import rank_layers
 from utils.commands.inputs import Images
-from utils.pruning.masks import ChannelMasks
+from utils.commands.plan import Planned
+from utils.pruning.masks import ChannelMasks, ParameterMasks
 from utils.pruning.plan import PruningPlan
 from utils.runs.checkpoint import fill_model, load_file
 from utils.runs.job_folder import JobFolder
@@ -16,6 +18,8 @@ from utils.runs.log import RunLog
 from utils.training.loop import FitResult, fit
 from utils.training.schedules import Recipe
 from utils.training.stage import read_progress
+
+LAST_STAGE = "finetune"  # at the full rates, whatever was before
 
 # Official stages go rate by rate, but ResNet-50's block by block: they end with these rates' convs.
 _STAGE_ENDS = {"resnet_50": (1, 5, 8, 11, 15, 18, 21, 24, 28, 31, 34, 37, 40, 43, 47, 50, 53)}
@@ -33,6 +37,21 @@ def stages_of(arch: str, start_cov: int = 0) -> list[tuple[int, slice]]:
     return [(end, layers) for end, layers in stages if end > start_cov]
 
 
+def step_name(step: int, steps: int) -> str:
+    """Return the stage's name of a step (from 1) of so many."""
+    return LAST_STAGE if step == steps else f"step {step:03d}"
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What the last stage left: the network, what it came to, and the plan that it has."""
+
+    model: nn.Module
+    result: FitResult
+    planned: Planned
+    steps: tuple[dict[str, Any], ...] = ()  # of the iterative schedule: what each came to
+
+
 @dataclass(frozen=True)
 class Finetuning:
     """What every stage of a fine-tuning shares."""
@@ -46,7 +65,14 @@ class Finetuning:
 
     def oneshot(self, model: nn.Module, masks: ChannelMasks | None) -> FitResult:
         """Fine-tune once; `model` ends with the best weights. Masks, if any, hold at every step."""
-        return self._stage(model, masks, "finetune", epochs_before=0)
+        return self.stage(model, masks, LAST_STAGE, epochs_before=0)
+
+    def step(
+        self, model: nn.Module, masks: ParameterMasks | None, step: int, steps: int
+    ) -> FitResult:
+        """Fine-tune after `step` (from 1) of `steps`; a single step is `oneshot`."""
+        before = (step - 1) * self.recipe.epochs
+        return self.stage(model, masks, step_name(step, steps), epochs_before=before)
 
     def layerwise(
         self,
@@ -69,15 +95,16 @@ class Finetuning:
             if stage not in finished:
                 masks = ChannelMasks(model, graph, plan.masks(first=layers.stop))
                 masks.apply()
-                result = self._stage(model, masks, stage, epochs_before=done)
+                result = self.stage(model, masks, stage, epochs_before=done)
             done += self.recipe.epochs
         if result is None:
             raise ValueError("--schedule layerwise: expected a rate that removes at least a filter")
         return result
 
-    def _stage(
-        self, model: nn.Module, masks: ChannelMasks | None, stage: str, *, epochs_before: int
+    def stage(
+        self, model: nn.Module, masks: ParameterMasks | None, stage: str, *, epochs_before: int
     ) -> FitResult:
+        """Fine-tune the stage of that name; `model` ends with the best weights of it."""
         batch_size = self.recipe.batch_size
         result = fit(
             model,

@@ -203,12 +203,15 @@ def open_network(arch: str | None, checkpoint: Path | None, seed: int) -> Networ
     Raises:
         ValueError: see `load_network`.
     """
-    if checkpoint is not None:
-        return load_network(checkpoint, arch)
+    return draw_network(arch, seed) if checkpoint is None else load_network(checkpoint, arch)
+
+
+def draw_network(arch: str, seed: int, num_classes: int | None = None) -> Network:
+    """Build a network, on the CPU, with fresh weights drawn by the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = build_model(arch)
-    return Network(model, arch, architecture(arch).num_classes)
+        model = build_model(arch, num_classes)
+    return Network(model, arch, num_classes or architecture(arch).num_classes)
 
 
 def open_dense_network(arch: str, checkpoint: Path | None, seed: int) -> Network:

@@ -1,6 +1,6 @@
 """Making a pruning plan: a network, its scores and the compress rates, without any images."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,8 @@ class Planned:
 
         In `mode` "mask" the network that is really there keeps its size, and so its cost.
         """
-        example = example_images(self.dense.arch)
+        device = next(self.dense.model.parameters()).device
+        example = example_images(self.dense.arch).to(device)
         before = physical_cost(self.dense.model, example)
         after = before if mode == "mask" else physical_cost(self.slim, example)
         by_rule = {
@@ -134,16 +135,28 @@ def make_plan(
         seed=seed,
         force=force,
     )
-    rate_of = rates.of_convs(graph.filters())
-    uniform = not group and round_to == 1
-    if uniform:
-        plan = plan_by_rates(scores, [rate_of[conv] for conv in scores])
-    else:
-        groups = channel_groups(graph, across_sums=group)
-        plan = plan_groups(groups, scores, rate_of, round_to=round_to)
-    plan = _in_rate_order(plan, dense.arch)
+    plan = planner(graph, scores, group=group, round_to=round_to)(rates)
     slim = remove_filters(dense.model, graph, plan.masks())
-    return Planned(dense, graph, scores, plan, slim, rates, uniform)
+    return Planned(dense, graph, scores, plan, slim, rates, uniform=not group and round_to == 1)
+
+
+def planner(
+    graph: ChannelGraph, scores: Mapping[str, Tensor], *, group: bool = False, round_to: int = 1
+) -> Callable[[CompressRates], PruningPlan]:
+    """Return the function that makes the plan of all rank layers from compress rates."""
+    filters = graph.filters()
+    one_by_one = not group and round_to == 1
+    groups = () if one_by_one else channel_groups(graph, across_sums=group)
+
+    def plan(rates: CompressRates) -> PruningPlan:
+        rate_of = rates.of_convs(filters)
+        if one_by_one:
+            found = plan_by_rates(scores, [rate_of[conv] for conv in scores])
+        else:
+            found = plan_groups(groups, scores, rate_of, round_to=round_to)
+        return _in_rate_order(found, rates.arch)
+
+    return plan
 
 
 def _in_rate_order(plan: PruningPlan, arch: str) -> PruningPlan:
@@ -183,7 +196,7 @@ def _check_made_for(checkpoint_sha256: str | None, rank_folder: Path) -> None:
         raise ValueError(
             f"the ranks in {rank_folder} were made from {manifest.get('checkpoint')}, a file with "
             "other bytes than the checkpoint to prune: expected ranks of the same network, "
-            "or --force"
+            "which `python rank_generation.py` writes, or --force"
         )
 
 

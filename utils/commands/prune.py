@@ -3,17 +3,18 @@
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn as nn
 
+from utils.commands.board import FINETUNED, final_figures, log_plan, log_results, log_weights
+from utils.commands.budget import find_budget
 from utils.commands.done_convs import with_done_convs
 from utils.commands.evaluate import EvaluateConfig, evaluate_command
 from utils.commands.evaluate_table import evaluate_text
-from utils.commands.finetune import Finetuning, stages_of
+from utils.commands.finetune import Finetuned, Finetuning, stages_of
 from utils.commands.inputs import (
     RESULTS,
     Images,
@@ -23,11 +24,16 @@ from utils.commands.inputs import (
     open_device,
     open_images,
 )
+from utils.commands.iterative import IterativePruning, check_steps_fit
+from utils.commands.layer_figures import write_layer_figure
 from utils.commands.measuring import check_removed, latencies
 from utils.commands.plan import Planned, make_plan
 from utils.commands.prune_options import PruneConfig
+from utils.commands.prune_weights import prune_weights
 from utils.commands.prune_zeros import remove_zeros, zeros_markdown
+from utils.commands.scratch import from_scratch
 from utils.commands.summary import summary_markdown
+from utils.commands.weight_summary import weights_markdown
 from utils.metrics.accuracy import Accuracy
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.network_file import Network, write_network
@@ -38,11 +44,11 @@ from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment
 from utils.runs.job_folder import JobFolder, named_by, open_job
 from utils.runs.log import RunLog
-from utils.runs.options import as_dict
+from utils.runs.options import as_dict, shared_options
 
 # They change no number of a pruning run.
 _PASSING = ("json", "dry_run", "job_dir", "device", "gpu", "remove_zeros", "test_only")
-_PASSING += ("test_model_dir", "workers", "force")
+_PASSING += ("test_model_dir", "workers", "force", "ratio")  # its rates are compress_rate's
 
 
 def prune_command(config: PruneConfig) -> dict[str, Any]:
@@ -60,20 +66,16 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         run = {"seed": config.seed, "job_dir": config.job_dir, "dry_run": config.dry_run}
         return remove_zeros(config.arch, checkpoint, **run)
     dense = open_dense_network(config.arch, checkpoint, config.seed)
-    identity = _identity(config, checkpoint)
-    planned = _plan(config, dense, identity["checkpoint_sha256"])
+    identity = run_identity(config, checkpoint)
+    if config.by_weight:
+        return prune_weights(config, dense, checkpoint, identity)
+    folder, sha256 = _folder(config, identity), identity["checkpoint_sha256"]
+    budget = find_budget(config, dense, sha256, JobFolder(folder)) if config.target else None
+    rates = budget["compress_rate"] if budget else config.compress_rate
+    planned = _plan(config, dense, sha256, rates)
     kept = {layer.conv: layer.kept for layer in planned.plan.layers}
     processes.check_same("the pruning plan", kept)
-    summary = {
-        "command": "prune",
-        "arch": config.arch,
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "criterion": config.criterion,
-        "mode": config.mode,
-        "schedule": config.schedule,
-        "compress_rate": planned.compress_rate(),
-        **planned.costs(config.mode),
-    }
+    summary = _planned_summary(config, checkpoint, planned) | {"budget": budget}
     if config.dry_run:
         return summary
     device = open_device(config.device, config.gpu)
@@ -85,14 +87,16 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         num_classes=planned.dense.num_classes,
         val_fraction=config.held_out,
     )
-    name = f"prune_{config.criterion}_{config.mode}_{config.schedule}"
-    folder = config.job_dir or RESULTS / config.arch / named_by(name, identity)
+    if config.schedule == "iterative":
+        check_steps_fit(config, planned.plan, images)
     with open_job(folder, identity) as job, RunLog(job) as log:
+        if budget:
+            write_json(job.budget, budget)
         if not job.plan.exists():
-            _log_plan(log, planned, summary["layers"])
-        _keep_plan(job, planned)
+            log_plan(log, planned, summary["layers"], images, config.criterion)
+        if not config.rerank:  # else it is only known in the end
+            _keep_plan(job, planned)
         summary |= {"job_dir": str(folder), "dataset": images.name, "options": identity}
-        sha256 = identity["checkpoint_sha256"]
         summary |= _run(config, planned, images, job, log, checkpoint_sha256=sha256)
         summary["dense_file_bytes"] = None if checkpoint is None else checkpoint.stat().st_size
         pruned = summary["paper_rule"]["pruned"]
@@ -102,24 +106,44 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     return summary
 
 
+def _planned_summary(
+    config: PruneConfig, checkpoint: Path | None, planned: Planned
+) -> dict[str, Any]:
+    """Return what is known of the run before any image is."""
+    return {
+        "command": "prune",
+        "arch": config.arch,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "criterion": config.criterion,
+        "mode": config.mode,
+        "schedule": config.schedule,
+        "init": config.init,
+        "compress_rate": planned.compress_rate(),
+        **planned.costs(config.mode),
+    }
+
+
 def prune_text(summary: Mapping[str, Any]) -> str:
     """Return what `prune_command` returned, for people: Markdown, or what `evaluate` says."""
     if summary["command"] == "evaluate":
         return evaluate_text(summary)
+    if summary.get("granularity") == "weight":
+        return weights_markdown(summary)
     return zeros_markdown(summary) if "remove_zeros" in summary else summary_markdown(summary)
 
 
 def _evaluated(config: PruneConfig) -> dict[str, Any]:
     """Return what `evaluate` finds out with the same options."""
-    names = {field.name for field in fields(EvaluateConfig)} & set(vars(config))
-    return evaluate_command(EvaluateConfig(**{name: getattr(config, name) for name in names}))
+    return evaluate_command(EvaluateConfig(**shared_options(EvaluateConfig, config)))
 
 
-def _plan(config: PruneConfig, dense: Network, checkpoint_sha256: str | None) -> Planned:
+def _plan(
+    config: PruneConfig, dense: Network, checkpoint_sha256: str | None, compress_rate: str
+) -> Planned:
     """Plan what goes, the convs included that are pruned already."""
     planned = make_plan(
         dense,
-        compress_rate=config.compress_rate,
+        compress_rate=compress_rate,
         layout=config.layout,
         criterion=config.criterion,
         rank_folder=config.rank_folder,
@@ -146,33 +170,36 @@ def _run(
     """Measure, check the law, fine-tune, write pruned.pt, and return what was measured."""
     dense = planned.dense.model.to(images.device)
     note("measuring the dense network")
-    accuracies = {"dense": images.accuracies(dense)}
-    masked = copy.deepcopy(dense)
+    accuracy = {"dense": _plain(images.accuracies(dense))}
+    if config.init == "scratch":
+        planned = from_scratch(planned, config.seed)
+    masked = copy.deepcopy(planned.dense.model).to(images.device)
     masks = ChannelMasks(masked, planned.graph, planned.plan.masks())
     masks.apply()
     slim = planned.slim.to(images.device)
     difference = check_removed(masked, slim, images)
     note(f"removed = masked on real images: largest difference {difference['largest']:.2e}")
-    accuracies["pruned"] = images.accuracies(masked)
-    model, result = slim if config.mode == "remove" else masked, None
+    accuracy["pruned"] = _plain(images.accuracies(masked))
+    model, result, stepped = slim if config.mode == "remove" else masked, None, {}
     if config.epochs:
         recipe = config.training_recipe(config.seed)
         teacher = dense if config.distill else None
         tuning = Finetuning(images, recipe, config.select_on, job, log, teacher)
-        if config.schedule == "oneshot":
-            result = tuning.oneshot(model, None if config.mode == "remove" else masks)
-        else:
-            model = copy.deepcopy(dense)
-            stages = stages_of(config.arch, config.start_cov)
-            result = tuning.layerwise(model, planned.graph, planned.plan, stages)
-            if config.mode == "remove":
-                model = remove_filters(model, planned.graph, planned.plan.masks())
-        accuracies |= {"finetuned_best": result.best, "finetuned_last": result.last}
+        tuned = _finetuned(config, planned, tuning, model=model, masks=masks)
+        model, result, planned = tuned.model, tuned.result, tuned.planned
+        if tuned.steps:
+            write_json(job.plan, planned.plan.as_list())
+            accuracy["pruned"] = tuned.steps[-1]["pruned"]
+            stepped = {"steps": tuned.steps, **planned.costs(config.mode)}
+            stepped["epochs_trained"] = sum(row["epochs"] for row in tuned.steps)
+        accuracy["finetuned_best"] = _plain(result.best)
+        accuracy["finetuned_last"] = _plain(result.last)
+        log_weights(log, model, FINETUNED)
     write_network(job.pruned, _network(config, planned, model, checkpoint_sha256))
     note("timing the dense and the pruned network")
     return {
         "removed_equals_masked": difference,
-        "accuracy": {name: _plain(found) for name, found in accuracies.items()},
+        "accuracy": accuracy,
         "best_epoch": None if result is None else result.best_epoch + 1,
         "epochs_trained": 0 if result is None else len(result.epochs),
         "train_images": len(images.train),
@@ -180,7 +207,30 @@ def _run(
         "latency": latencies(dense, model, images),
         "pruned_file_bytes": job.pruned.stat().st_size,
         "pruned_file": str(job.pruned),
+        **stepped,
     }
+
+
+def _finetuned(
+    config: PruneConfig,
+    planned: Planned,
+    tuning: Finetuning,
+    *,
+    model: nn.Module,
+    masks: ChannelMasks,
+) -> Finetuned:
+    """Fine-tune by the schedule; `model` is what the plan leaves, with `masks` or made smaller."""
+    if config.schedule == "iterative":
+        return IterativePruning(config, planned, tuning).run()
+    if config.schedule == "oneshot":
+        result = tuning.oneshot(model, None if config.mode == "remove" else masks)
+        return Finetuned(model, result, planned)
+    model = copy.deepcopy(planned.dense.model)
+    stages = stages_of(config.arch, config.start_cov)
+    result = tuning.layerwise(model, planned.graph, planned.plan, stages)
+    if config.mode == "remove":
+        model = remove_filters(model, planned.graph, planned.plan.masks())
+    return Finetuned(model, result, planned)
 
 
 def _final(summary: Mapping[str, Any]) -> Accuracy:
@@ -189,11 +239,18 @@ def _final(summary: Mapping[str, Any]) -> Accuracy:
     return Accuracy(test["correct"], test["images"], test["loss"])
 
 
-def _identity(config: PruneConfig, checkpoint: Path | None) -> dict[str, Any]:
+def run_identity(config: PruneConfig, checkpoint: Path | None) -> dict[str, Any]:
     """Return what makes a run the same run: its options and the dense checkpoint's bytes."""
     sha256 = None if checkpoint is None else sha256_of(checkpoint)
     options = as_dict(config, without=_PASSING)
     return {"command": "prune", **options, "checkpoint_sha256": sha256}
+
+
+def _folder(config: PruneConfig, identity: Mapping[str, Any]) -> Path:
+    """Return the run's folder: the one given, else one that its identity names."""
+    control = "_scratch" * (config.init == "scratch")
+    name = f"prune_{config.criterion}_{config.mode}_{config.schedule}{control}"
+    return config.job_dir or RESULTS / config.arch / named_by(name, identity)
 
 
 def _keep_plan(job: JobFolder, planned: Planned) -> None:
@@ -211,22 +268,6 @@ def _keep_plan(job: JobFolder, planned: Planned) -> None:
     write_json(job.plan, plan)
 
 
-def _log_plan(log: RunLog, planned: Planned, layers: list[dict[str, Any]]) -> None:
-    """Draw the plan: curves over the convs, and the scores' histogram of each."""
-    for number, layer in enumerate(layers, start=1):
-        log.scalars(
-            {
-                "plan/filters_dense": layer["filters"],
-                "plan/filters_kept": len(layer["kept"]),
-                "plan/macs_dense": layer["macs"]["dense"],
-                "plan/macs_pruned": layer["macs"]["pruned"],
-            },
-            step=number,
-        )
-    for number, (conv, scores) in enumerate(planned.scores.items(), start=1):
-        log.histogram(f"scores/{number:03d} {conv}", scores, step=0)
-
-
 def _network(
     config: PruneConfig, planned: Planned, model: nn.Module, checkpoint_sha256: str | None
 ) -> Network:
@@ -241,6 +282,7 @@ def _network(
             "compress_rate": planned.compress_rate(),
             "checkpoint_sha256": checkpoint_sha256,
             "schedule": config.schedule,
+            "init": config.init,
             "epochs": config.epochs,
             "seed": config.seed,
             "torch": str(torch.__version__),  # a class of its own, which no safe loader reads
@@ -253,16 +295,10 @@ def _plain(accuracies: Mapping[str, Accuracy]) -> dict[str, Any]:
 
 
 def _finish(summary: dict[str, Any], job: JobFolder, log: RunLog) -> None:
-    physical, text = summary["physical"], summary_markdown(summary)
+    rates, text = summary["compress_rate"], summary_markdown(summary)
     if not job.summary_json.exists():
-        log.hparams(
-            summary["options"],
-            {
-                "final/top1_percent": _final(summary).top1_percent,
-                "final/macs": physical["pruned"]["macs"],
-                "final/parameters": physical["pruned"]["parameters"],
-            },
-        )
-        log.text("summary", text)
+        figures = final_figures(summary)
+        log_results(log, summary["options"], rates=rates, figures=figures, text=text)
     write_text(job.summary_markdown, text)
+    write_layer_figure(job.path / "layers.png", summary)
     write_json(job.summary_json, summary)

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from models.rank_layers import rank_layers
+from utils.commands.budget_options import BudgetOptions
 from utils.commands.evaluate import TestedOptions
 from utils.commands.inputs import DataOptions, DeviceOptions
-from utils.commands.plan import ScoreOptions
-from utils.commands.rates import LAYOUTS, read_rates
+from utils.commands.rates import LAYOUTS, rates_of_ratio, read_rates
+from utils.commands.step_options import StepOptions
 from utils.commands.training_options import TrainingOptions
+from utils.commands.weight_options import WeightOptions
 from utils.runs.options import option
 from utils.training.published import RECIPES, recipe_values
 from utils.training.schedules import Recipe
@@ -18,7 +20,15 @@ _LOADS = "a checkpoint loads as it is, bare or under state_dict, with or without
 
 
 @dataclass(frozen=True)
-class PruneConfig(ScoreOptions, TrainingOptions, TestedOptions, DataOptions, DeviceOptions):
+class PruneConfig(
+    StepOptions,
+    BudgetOptions,
+    WeightOptions,
+    TrainingOptions,
+    TestedOptions,
+    DataOptions,
+    DeviceOptions,
+):
     """Options of `main.py prune`."""
 
     unneeded: ClassVar[dict[str, str]] = {
@@ -30,6 +40,11 @@ class PruneConfig(ScoreOptions, TrainingOptions, TestedOptions, DataOptions, Dev
     }
     compress_rate: str = option(
         "", "filters to remove of each conv, e.g. [0.95]+[0.5]*6+[0.9]*4+[0.8]*2", group="pruning"
+    )
+    ratio: tuple[float, ...] = option(
+        (),
+        "compress rates as plain numbers, e.g. 0.3: one for all, or one for each, with commas",
+        group="pruning",
     )
     layout: str = option(
         "hrank",
@@ -45,8 +60,9 @@ class PruneConfig(ScoreOptions, TrainingOptions, TestedOptions, DataOptions, Dev
     )
     schedule: str = option(
         "oneshot",
-        "prune all convs at once, or conv by conv with fine-tuning in between (the paper's way)",
-        choices=("oneshot", "layerwise"),
+        "prune all convs at once, or conv by conv with fine-tuning in between (the paper's way), "
+        "or all a little more in each of --steps",
+        choices=("oneshot", "layerwise", "iterative"),
         group="pruning",
     )
     start_cov: int = option(
@@ -71,6 +87,13 @@ class PruneConfig(ScoreOptions, TrainingOptions, TestedOptions, DataOptions, Dev
     )
     distill_temperature: float = option(
         4.0, "softness of the teacher's answers: divisor of the logits", group="training"
+    )
+    init: str = option(
+        "pruned",
+        "train on from the pruned network's weights, or from scratch: the same network with fresh "
+        "weights, drawn by --seed",
+        choices=("pruned", "scratch"),
+        group="pruning",
     )
     group: bool = option(
         False,
@@ -98,20 +121,37 @@ class PruneConfig(ScoreOptions, TrainingOptions, TestedOptions, DataOptions, Dev
         if self.test_only:
             return
         if self.remove_zeros:
-            if self.compress_rate:
+            if self.compress_rate or self.ratio:
                 raise ValueError(
                     "--remove_zeros removes what is zero already: expected no --compress_rate, "
-                    f"got {self.compress_rate!r}"
+                    f"got {self.compress_rate or self.ratio!r}"
                 )
+            if self.target:
+                raise ValueError(f"--remove_zeros with --target_{self.target[0]}: expected one")
             return
-        if not self.compress_rate:
-            raise ValueError("--compress_rate is missing: expected rates such as [0.1]+[0.6]*54")
-        read_rates(self.compress_rate, self.arch, self.layout)
+        self.refuse_other_granularity(shared=("schedule", "steps"))
+        if self.by_weight:
+            self._check_weights()
+            return
+        self.check_target()
+        if self.ratio:
+            self._take_ratio()
+        if not self.compress_rate and not self.target:
+            raise ValueError(
+                "--compress_rate is missing: expected rates such as [0.1]+[0.6]*54 (or a target)"
+            )
+        if self.compress_rate:
+            read_rates(self.compress_rate, self.arch, self.layout)
         num_rates = rank_layers(self.arch).num_rates
         if not 0 <= self.start_cov < num_rates:
             raise ValueError(
                 f"--start_cov is {self.start_cov}: expected at least 0, less than the {num_rates} "
                 f"rates of {self.arch}"
+            )
+        if self.init == "scratch" and self.schedule != "oneshot":
+            raise ValueError(
+                f"--init scratch with --schedule {self.schedule}: expected oneshot, since fresh "
+                "weights have nothing to lose conv by conv"
             )
         if self.resume_mask is not None and self.start_cov == 0:
             raise ValueError(
@@ -122,6 +162,32 @@ class PruneConfig(ScoreOptions, TrainingOptions, TestedOptions, DataOptions, Dev
             raise ValueError(f"--round_to is {self.round_to}: expected 1 or more")
         if self.epochs < 0 or (self.epochs == 0 and self.schedule == "layerwise"):
             raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
+        self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)
+        if self.epochs:
+            self.training_recipe(self.seed)
+
+    def _take_ratio(self) -> None:
+        """Let the compress rate be what --ratio says."""
+        rates = rates_of_ratio(self.ratio, self.arch)
+        if self.compress_rate not in ("", rates):
+            raise ValueError(
+                f"--ratio and --compress_rate {self.compress_rate!r}: expected one of them"
+            )
+        if self.layout != "hrank":
+            raise ValueError(
+                f"--ratio with --layout {self.layout}: expected --compress_rate in that layout"
+            )
+        object.__setattr__(self, "compress_rate", rates)
+
+    def _check_weights(self) -> None:
+        if self.schedule == "layerwise":
+            raise ValueError(
+                "--schedule is 'layerwise' with --granularity weight: expected oneshot or iterative"
+            )
+        self.check_sparsity(gradual=self.schedule == "iterative")
+        if self.epochs < 0:
+            raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
+        self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)
         if self.epochs:
             self.training_recipe(self.seed)
 

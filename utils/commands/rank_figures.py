@@ -1,51 +1,53 @@
 """The figures of a rank report, drawn where matplotlib is installed."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from utils.commands.inputs import note
+from utils.commands.figure_style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    WIDTH,
+    count_in_whole_numbers,
+    tidy,
+    write_figures,
+)
 from utils.rank.rank_study import mean_ranks_by_batch
-from utils.runs.atomic_write import atomic_open
 
 PANELS = 6  # layers that the figure of mean ranks by batch shows
-_DARK, _MIDDLE, _LIGHT = "#440154", "#21918c", "#b5c72c"  # of viridis
-_INCHES, _DPI = 9.0, 150
 
 
-def write_figures(
+def write_rank_figures(
     folder: Path, ranks: Mapping[str, Tensor], summary: Mapping[str, Any], batch_size: int
 ) -> None:
     """Write mean_ranks.png, noise.png, cuts.png and choices.png; without matplotlib, say so.
 
     `ranks` is {conv: [images, filters]}; `summary` holds the numbers of the other three.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        note("no figures: matplotlib is not installed (pip install matplotlib)")
-        return
 
-    def draw(name: str, height: float, paint: Callable[[Any], None]) -> None:
-        figure = Figure(figsize=(_INCHES, height), dpi=_DPI, layout="constrained")
-        paint(figure)
-        with atomic_open(folder / f"{name}.png") as file:
-            figure.savefig(file, format="png")
+    def paint_mean_ranks(figure: Any) -> None:
+        _mean_ranks(figure, ranks, summary["arch"], batch_size)
 
-    draw("mean_ranks", 6, lambda figure: _mean_ranks(figure, ranks, batch_size))
-    draw("noise", 4, lambda figure: _noise(figure, ranks, summary))
-    draw("cuts", 4, lambda figure: _cuts(figure, summary))
-    draw("choices", 4, lambda figure: _choices(figure, summary))
+    write_figures(
+        {
+            folder / "mean_ranks.png": paint_mean_ranks,
+            folder / "noise.png": lambda figure: _noise(figure, ranks, summary),
+            folder / "cuts.png": lambda figure: _cuts(figure, summary),
+            folder / "choices.png": lambda figure: _choices(figure, summary),
+        }
+    )
 
 
-def _mean_ranks(figure: Any, ranks: Mapping[str, Tensor], batch_size: int) -> None:
+def _mean_ranks(figure: Any, ranks: Mapping[str, Tensor], arch: str, batch_size: int) -> None:
     """Mean rank of every filter (columns) in each whole batch (rows), for layers along the way."""
     convs = list(ranks)
     batch_size = min(batch_size, len(ranks[convs[0]]))
     chosen = dict.fromkeys(convs[round(k * (len(convs) - 1) / (PANELS - 1))] for k in range(PANELS))
+    figure.set_size_inches(WIDTH, 6)
     axes = figure.subplots(math.ceil(len(chosen) / 3), 3, squeeze=False).flatten()
     for axis in axes[len(chosen) :]:
         axis.set_axis_off()
@@ -59,10 +61,14 @@ def _mean_ranks(figure: Any, ranks: Mapping[str, Tensor], batch_size: int) -> No
             interpolation="nearest",
             extent=(-0.5, filters - 0.5, batches + 0.5, 0.5),
         )
-        _count_in_whole_numbers(axis.xaxis, axis.yaxis)
+        count_in_whole_numbers(axis.xaxis, axis.yaxis)
         axis.set(title=conv, xlabel="filter", ylabel="batch")
-        figure.colorbar(image, ax=axis)
-    figure.suptitle(f"Mean rank of every filter in every batch of {batch_size} images")
+        figure.colorbar(image, ax=axis, label="mean rank")
+    figure.suptitle(
+        f"{arch}: mean rank of every filter in every batch of {batch_size} images "
+        "(each layer has its own colours)",
+        fontsize=11,
+    )
 
 
 def _noise(figure: Any, ranks: Mapping[str, Tensor], summary: Mapping[str, Any]) -> None:
@@ -74,14 +80,15 @@ def _noise(figure: Any, ranks: Mapping[str, Tensor], summary: Mapping[str, Any])
         deviations = ranks[layer["conv"]][:images].double().std(0)  # [C]
         label = "rank over the images, a dot a filter" if number == 1 else None
         places = [number] * len(deviations)
-        axis.plot(places, deviations, ".", color=_MIDDLE, alpha=0.5, markersize=3, label=label)
+        axis.plot(places, deviations, ".", color=GREEN, alpha=0.5, markersize=3, label=label)
     spreads = [layer["spread_of_scores"] for layer in layers]
     errors = [layer["standard_error"] for layer in layers]
-    axis.plot(numbers, spreads, "o", color=_DARK, label="scores over the filters of a layer")
-    axis.plot(numbers, errors, "^", color=_LIGHT, label="standard error of a score")
+    axis.plot(numbers, spreads, "o", color=BLUE, label="scores over the filters of a layer")
+    axis.plot(numbers, errors, "^", color=ORANGE, label="standard error of a score")
     axis.set(yscale="log", xlabel="layer", ylabel="standard deviation, in ranks")
     axis.set_title(f"{summary['arch']}: what {images} images say of the scores")
-    _count_in_whole_numbers(axis.xaxis)
+    count_in_whole_numbers(axis.xaxis)
+    tidy(axis)
     figure.legend(loc="outside lower center", ncols=3)
 
 
@@ -90,9 +97,9 @@ def _cuts(figure: Any, summary: Mapping[str, Any]) -> None:
     axis = figure.subplots()
     cuts = [(number, x["cut"]) for number, x in enumerate(summary["layers"], start=1) if x["cut"]]
     kinds = {
-        "clear": ("o", _DARK, lambda cut: not cut["inside_noise"]),
-        "inside the noise": ("s", _MIDDLE, lambda cut: cut["inside_noise"] and not cut["tied"]),
-        "tie": ("X", _LIGHT, lambda cut: cut["tied"]),
+        "clear": ("o", BLUE, lambda cut: not cut["inside_noise"]),
+        "inside the noise": ("s", GREEN, lambda cut: cut["inside_noise"] and not cut["tied"]),
+        "tie": ("X", ORANGE, lambda cut: cut["tied"]),
     }
     for label, (marker, color, belongs) in kinds.items():
         points = [(number, _in_errors(cut)) for number, cut in cuts if belongs(cut)]
@@ -105,7 +112,8 @@ def _cuts(figure: Any, summary: Mapping[str, Any]) -> None:
     axis.set_title(
         f"{summary['arch']}: lowest kept minus highest removed score, {summary['images']} images"
     )
-    _count_in_whole_numbers(axis.xaxis)
+    count_in_whole_numbers(axis.xaxis)
+    tidy(axis)
     axis.legend()
 
 
@@ -122,8 +130,8 @@ def _choices(figure: Any, summary: Mapping[str, Any]) -> None:
     cut_layers = [(n, layer) for n, layer in enumerate(summary["layers"], start=1) if layer["cut"]]
     numbers = [number for number, _ in cut_layers]
     for name, label, marker, color in (
-        ("draws", "two draws of images", "o", _DARK),
-        ("augmentation", "plain and augmented", "s", _MIDDLE),
+        ("draws", "two draws of images", "o", BLUE),
+        ("augmentation", "plain and augmented", "s", ORANGE),
     ):
         shares = [100 * layer["common"][name] for _, layer in cut_layers]
         axis.plot(numbers, shares, f"{marker}-", color=color, markersize=4, label=label)
@@ -131,12 +139,6 @@ def _choices(figure: Any, summary: Mapping[str, Any]) -> None:
     axis.plot(numbers, chance, "k:", label="two random choices")
     axis.set(xlabel="layer", ylabel="kept filters in common, %", ylim=(0, 103))
     axis.set_title(f"{summary['arch']}: the same choice from other images? ({summary['images']})")
-    _count_in_whole_numbers(axis.xaxis)
+    count_in_whole_numbers(axis.xaxis)
+    tidy(axis)
     axis.legend(loc="lower right")
-
-
-def _count_in_whole_numbers(*axes: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    for axis in axes:
-        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

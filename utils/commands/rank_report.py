@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from utils.commands.rank_figures import write_figures
+from utils.commands.rank_figures import write_rank_figures
 from utils.commands.rank_findings import report_markdown
 from utils.commands.rates import CompressRates, read_rates
 from utils.paper.tables import rows_of
@@ -94,7 +94,7 @@ def write_report(
     write_text(folder / "summary.md", report_markdown(summary))
     write_csv(folder / "layers.csv", [_flat(layer) for layer in summary["layers"]])
     write_csv(folder / "filters.csv", _filters(found, rate_of))
-    write_figures(folder, found.ranks, summary, batch_size)
+    write_rank_figures(folder, found.ranks, summary, batch_size)
     return summary
 
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.rank_layers import SITES, RankLayers, Site, rank_layers
+from utils.commands.board import check_not_drawn, log_ranks
 from utils.commands.inputs import (
     DataOptions,
     DeviceOptions,
@@ -71,6 +72,13 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
     output: Path | None = option(
         None,
         "folder for the rank files (default: rank_conv/ARCH[_limitN][_sites_conv])",
+        group="ranks",
+    )
+    tensorboard: Path | None = option(
+        None,
+        "also draw the ranks of each layer and the feature maps of an image, highest rank first, "
+        "into this folder, such as result/ARCH/ranks",
+        metavar="FOLDER",
         group="ranks",
     )
     report: bool = option(
@@ -138,7 +146,7 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
     rates = report_rates(config.arch, config.compress_rate) if config.report else None
     if config.compress_rate and rates is None:
         note("--compress_rate has nothing to do here: the network is ranked before it is pruned")
-    _check_writable(config.folder)
+    _check_places(config)
     device = open_device(config.device, config.gpu)
     checkpoint = checkpoint_of(config)
     network = open_dense_network(config.arch, checkpoint, config.seed)
@@ -152,6 +160,7 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
     provenance = _provenance(config, checkpoint, images, device)
     with stops_leaving(f"the rank files are written into {config.folder}"), stops_held():
         write_ranks(config.folder, layers, found, provenance)
+        _draw(config, model, pool, found, device)
     result = {
         "arch": config.arch,
         "folder": str(config.folder),
@@ -255,8 +264,32 @@ def _provenance(
     }
 
 
+def _draw(
+    config: RankConfig,
+    model: nn.Module,
+    images: ImageSource,
+    found: Mapping[Site, RankStatistics],
+    device: torch.device,
+) -> None:
+    """Draw the ranks, and the maps of the first image, where --tensorboard says so."""
+    if config.tensorboard is None or not processes.is_first():
+        return
+    layers = [layer for layer in config.rank_layers.layers if layer.follows is None]
+    scores = {layer.conv: found[layer.site].mean for layer in layers}
+    ((image, _),) = batches(images.subset([0]), 1, config.normalization, device=device)
+    log_ranks(config.tensorboard, model, layers, image, scores)
+
+
+def _check_places(config: RankConfig) -> None:
+    """Refuse folders that could not be written to, before minutes of ranking."""
+    _check_writable(config.folder)
+    if config.tensorboard is not None:
+        _check_writable(config.tensorboard)
+        check_not_drawn(config.tensorboard)
+
+
 def _check_writable(folder: Path) -> None:
-    """Refuse a folder that could not be written to, before minutes of ranking."""
+    """Refuse a folder that could not be written to."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(

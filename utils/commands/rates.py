@@ -1,8 +1,9 @@
 """Compress rates as a command line gives them, and what they leave of each conv."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from models.hrankplus import fit_rates as fit_slim_rates
 from models.hrankplus import slim_widths
@@ -18,12 +19,14 @@ class CompressRates:
 
     `hrank` has one rate per conv (GoogLeNet: per block) and keeps f - int(rate * f) of its f
     filters; `hrankplus` has one rate per stage and one per block inside, and keeps
-    int(f * (1 - rate)), both in floating point as the official codes do.
+    int(f * (1 - rate)), both in floating point as the official codes do. `part` is the share of
+    the filters to remove that is to be gone so far, on the way to these rates in steps.
     """
 
     arch: str
     layout: str
     values: tuple[float, ...]
+    part: Fraction = Fraction(1)
 
     def text(self) -> str:
         """Return the rates in the official grammar."""
@@ -46,13 +49,19 @@ class CompressRates:
         return kept
 
     def of_convs(self, filters: Mapping[str, int]) -> dict[str, float]:
-        """Return {conv: rate r} such that int(r * f) filters of every rank layer go."""
-        if self.layout == "hrank":
+        """Return {conv: rate r} such that int(r * f) filters of every rank layer are to go so far.
+
+        Those are int(part * n) of the n that go in the end.
+        """
+        if self.layout == "hrank" and self.part == 1:
             return {x.conv: self.values[x.rate] for x in rank_layers(self.arch).layers}
         kept = self.kept(filters)
-        shares = {conv: (filters[conv] - stays) / filters[conv] for conv, stays in kept.items()}
+        gone = {conv: int(self.part * (filters[conv] - stays)) for conv, stays in kept.items()}
         # The next number up, lest (a / b) * b fall below a.
-        return {conv: math.nextafter(rate, 1) if rate else 0.0 for conv, rate in shares.items()}
+        return {
+            conv: math.nextafter(count / filters[conv], 1) if count else 0.0
+            for conv, count in gone.items()
+        }
 
 
 def read_rates(text: str, arch: str, layout: str = "hrank") -> CompressRates:
@@ -67,3 +76,16 @@ def read_rates(text: str, arch: str, layout: str = "hrank") -> CompressRates:
     known = rank_layers(arch)
     fitted = fit_rates(values, known.num_rates, known.ignored_rates, arch)
     return CompressRates(arch, layout, tuple(fitted))
+
+
+def rates_of_ratio(ratio: Sequence[float], arch: str) -> str:
+    """Return what `--ratio` stands for, in the official grammar: a single number is every rate.
+
+    Raises:
+        ValueError: `arch` is unknown, or a number is no rate.
+    """
+    if not all(0 <= rate < 1 for rate in ratio):
+        given = ",".join(f"{rate:g}" for rate in ratio)
+        raise ValueError(f"--ratio is {given!r}: expected at least 0 and less than 1")
+    num_rates = rank_layers(arch).num_rates
+    return format_rates(ratio * num_rates if len(ratio) == 1 else ratio)

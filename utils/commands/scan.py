@@ -27,10 +27,14 @@ from utils.commands.inputs import (
 )
 from utils.commands.plan import ScoreOptions, check_finite, score_layers
 from utils.commands.scan_results import scan_summary, unit_name, write_scan
+from utils.commands.weight_options import GranularityOptions
 from utils.data.images import ImageSource
 from utils.metrics.accuracy import Accuracy, accuracy_of, batch_sums, measure_accuracy
 from utils.metrics.cost import Cost, physical_cost
 from utils.pruning.compress_rates import num_removed
+from utils.pruning.magnitude import WeightMasks, magnitude_mask, prunable_weights
+from utils.pruning.masks import ChannelMasks, ParameterMasks
+from utils.pruning.network_file import Network
 from utils.pruning.sensitivity import (
     Masks,
     ScanPoint,
@@ -52,12 +56,12 @@ _CURVES = "top1_percent"  # in TensorBoard; a step is a thousandth of a rate
 
 
 @dataclass(frozen=True)
-class ScanConfig(ScoreOptions, NetworkOptions, DataOptions, DeviceOptions):
+class ScanConfig(ScoreOptions, GranularityOptions, NetworkOptions, DataOptions, DeviceOptions):
     """Options of `main.py scan`."""
 
     rates: tuple[float, ...] = option(
         (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-        "compress rates to try on each layer, the others whole",
+        "compress rates (of weights: sparsities) to try on each layer, the others whole",
         group="scan",
     )
     group: bool = option(
@@ -83,6 +87,9 @@ class ScanConfig(ScoreOptions, NetworkOptions, DataOptions, DeviceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.refuse_other_granularity(shared=())
+        if self.by_weight and self.group:
+            raise ValueError("--group with --granularity weight: expected one of them")
         in_order = list(self.rates) == sorted(set(self.rates))
         if not self.rates or not in_order or not all(0 <= rate < 1 for rate in self.rates):
             given = ",".join(f"{rate:g}" for rate in self.rates)
@@ -106,15 +113,7 @@ def scan_command(config: ScanConfig) -> dict[str, Any]:
     sha256 = None if checkpoint is None else sha256_of(checkpoint)
     check_finite(dense)
     graph = dense.trace()
-    scores = score_layers(
-        dense,
-        graph,
-        criterion=config.criterion,
-        rank_folder=config.rank_folder,
-        checkpoint_sha256=sha256,
-        seed=config.seed,
-        force=config.force,
-    )
+    scores = _scores(config, dense, graph, sha256)
     wanted = _wanted(config, graph, scores)
     device = open_device(config.device, config.gpu)
     images = open_images(
@@ -126,11 +125,10 @@ def scan_command(config: ScanConfig) -> dict[str, Any]:
         val_fraction=config.val_fraction if config.split == "val" else None,
     )
     chosen = _chosen(config, images)
-    identity = _identity(config, sha256, wanted)
-    name = f"scan_{config.criterion}{'_group' * config.group}"
-    folder = config.job_dir or RESULTS / config.arch / named_by(name, identity)
+    identity = scan_identity(config, sha256, graph, scores)
+    folder = scan_folder(config, identity)
     with open_job(folder, identity) as job, RunLog(job) as log:
-        scan = _Scan(dense.model.to(device), graph, images, chosen)
+        scan = _Scan(dense.model.to(device), graph, images, chosen, config.by_weight)
         cost = physical_cost(scan.model, example_images(config.arch).to(device))
         accuracy = scan.accuracy()
         points = scan.points(wanted, cost, log, done=read_points(folder))
@@ -150,10 +148,45 @@ def scan_command(config: ScanConfig) -> dict[str, Any]:
     return summary
 
 
-_Wanted = list[tuple[ChannelGroup, dict[float, Masks]]]  # each unit, and its masks at each rate
+@dataclass(frozen=True)
+class _Weights:
+    """The weights of a layer, in the place of a group's channels."""
+
+    layers: tuple[str]
+    channels: range
+
+
+# each unit, and its masks at each rate
+_Wanted = list[tuple[ChannelGroup | _Weights, dict[float, Masks]]]
+
+
+def _scores(
+    config: ScanConfig, dense: Network, graph: ChannelGraph, sha256: str | None
+) -> dict[str, Tensor]:
+    """Return {layer: what the lowest go by}: a score of each filter, or each weight's magnitude."""
+    if config.by_weight:
+        weights = prunable_weights(dense.model)
+        return {layer: weight.abs() for layer, weight in weights.items()}
+    return score_layers(
+        dense,
+        graph,
+        criterion=config.criterion,
+        rank_folder=config.rank_folder,
+        checkpoint_sha256=sha256,
+        seed=config.seed,
+        force=config.force,
+    )
 
 
 def _wanted(config: ScanConfig, graph: ChannelGraph, scores: Mapping[str, Tensor]) -> _Wanted:
+    if config.by_weight:
+        return [
+            (
+                _Weights((layer,), range(magnitudes.numel())),
+                {rate: {layer: magnitude_mask(magnitudes, rate)} for rate in config.rates},
+            )
+            for layer, magnitudes in scores.items()
+        ]
     filters = graph.filters()
     return [
         (unit, {rate: masks_at(unit, scores, filters, rate) for rate in config.rates})
@@ -181,6 +214,7 @@ class _Scan:
     graph: ChannelGraph
     images: Images
     chosen: ImageSource
+    by_weight: bool
 
     def accuracy(self) -> Accuracy:
         """Return the accuracy of the whole network."""
@@ -207,7 +241,7 @@ class _Scan:
         return [found[unit.layers, rate] for unit, masks in wanted for rate in masks]
 
     def _measure(
-        self, unit: ChannelGroup, masks_of: Mapping[float, Masks], cost: Cost
+        self, unit: ChannelGroup | _Weights, masks_of: Mapping[float, Masks], cost: Cost
     ) -> list[ScanPoint]:
         """Return the unit's points at the rates of {rate: masks}, measured side by side."""
         totals = [torch.zeros(4, dtype=torch.float64) for _ in masks_of]
@@ -216,8 +250,8 @@ class _Scan:
             totals[k] = totals[k].to(labels.device) + batch_sums(logits, labels)
 
         batches = self.images.evaluation_batches(self.chosen)
-        run_masked(self.model, self.graph, list(masks_of.values()), batches, add)
-        macs = {layer.name: layer.macs for layer in cost.layers}
+        applied = [self._applied(masks) for masks in masks_of.values()]
+        run_masked(self.model, self.graph, applied, batches, add)
         points = []
         for (rate, masks), total in zip(masks_of.items(), totals, strict=True):
             accuracy, channels = accuracy_of(total), len(unit.channels)
@@ -226,9 +260,7 @@ class _Scan:
                     layers=unit.layers,
                     rate=rate,
                     channels=channels,
-                    removed=num_removed(rate, channels),
-                    filters_removed=sum(int((~mask).sum()) for mask in masks.values()),
-                    macs_removed=cost.macs - macs_left(self.model, self.graph, macs, masks),
+                    **self._removed(num_removed(rate, channels), masks, cost),
                     correct=accuracy.correct,
                     images=accuracy.images,
                     loss=accuracy.loss,
@@ -236,11 +268,31 @@ class _Scan:
             )
         return points
 
+    def _applied(self, masks: Masks) -> ParameterMasks:
+        if self.by_weight:
+            return WeightMasks(self.model, masks)
+        return ChannelMasks(self.model, self.graph, masks)
 
-def _identity(config: ScanConfig, sha256: str | None, wanted: _Wanted) -> dict[str, Any]:
+    def _removed(self, channels: int, masks: Masks, cost: Cost) -> dict[str, int]:
+        """Return how much goes; zeroed weights shrink no tensor."""
+        gone = sum(int((~mask).sum()) for mask in masks.values())
+        if self.by_weight:
+            return {"removed": gone, "filters_removed": 0, "macs_removed": 0}
+        macs = {layer.name: layer.macs for layer in cost.layers}
+        left = macs_left(self.model, self.graph, macs, masks)
+        return {
+            "removed": channels,
+            "filters_removed": gone,
+            "macs_removed": cost.macs - left,
+        }
+
+
+def scan_identity(
+    config: ScanConfig, sha256: str | None, graph: ChannelGraph, scores: Mapping[str, Tensor]
+) -> dict[str, Any]:
     """Return what makes a scan the same: its options, the network, and the filters that go."""
     digest = hashlib.sha256()
-    for masks in (masks for _, at_rates in wanted for masks in at_rates.values()):
+    for masks in (masks for _, at in _wanted(config, graph, scores) for masks in at.values()):
         for mask in masks.values():
             digest.update(mask.numpy().tobytes())
     return {
@@ -249,3 +301,10 @@ def _identity(config: ScanConfig, sha256: str | None, wanted: _Wanted) -> dict[s
         "checkpoint_sha256": sha256,
         "masks_sha256": digest.hexdigest(),
     }
+
+
+def scan_folder(config: ScanConfig, identity: Mapping[str, Any]) -> Path:
+    """Return the folder of the scan: the one given, else one that its identity names."""
+    what = "weight" if config.by_weight else config.criterion
+    name = f"scan_{what}{'_group' * config.group}"
+    return config.job_dir or RESULTS / config.arch / named_by(name, identity)

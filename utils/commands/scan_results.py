@@ -6,7 +6,8 @@ from itertools import groupby, takewhile
 from statistics import fmean
 from typing import Any
 
-from utils.commands.scan_figures import write_figure
+from utils.commands.scan_figures import write_scan_figures
+from utils.commands.weight_options import pruned_by
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import Cost, counts
 from utils.paper.markdown import table
@@ -51,7 +52,7 @@ def _plain(point: ScanPoint, accuracy: Accuracy) -> dict[str, Any]:
 
 
 def write_scan(job: JobFolder, summary: Mapping[str, Any]) -> None:
-    """Write scan.csv, scan.png, summary.md and, last, summary.json."""
+    """Write scan.csv, the figures, summary.md and, last, summary.json."""
     rows = [
         {"layers": " ".join(unit["layers"]), "channels": unit["channels"]}
         | {name: value for name, value in point.items() if name != "interval_percent"}
@@ -59,7 +60,7 @@ def write_scan(job: JobFolder, summary: Mapping[str, Any]) -> None:
         for point in unit["points"]
     ]
     write_csv(job.path / "scan.csv", rows)
-    write_figure(job.path / "scan.png", summary)
+    write_scan_figures(job.path, summary)
     write_text(job.summary_markdown, scan_markdown(summary))
     write_json(job.summary_json, summary)
 
@@ -70,8 +71,13 @@ def scan_markdown(summary: Mapping[str, Any]) -> str:
     options = summary["options"]
     low, high = dense["interval_percent"]
     rates = [point["rate"] for point in units[0]["points"]]
-    header = ("layer", "filters", *(f"{rate:g}" for rate in rates))
-    header += ("mean drop", "in the interval up to", f"MACs at {rates[-1]:g}")
+    what, criterion = pruned_by(options)
+    if what == "weights":
+        saved, whole, unit_of_saved = "removed", sum(unit["channels"] for unit in units), "weights"
+    else:
+        saved, whole, unit_of_saved = "macs_removed", dense["macs"], "MACs"
+    header = ("layer", what, *(f"{rate:g}" for rate in rates))
+    header += ("mean drop", "in the interval up to", f"{unit_of_saved} at {rates[-1]:g}")
     rows = [
         (
             unit["name"],
@@ -79,21 +85,21 @@ def scan_markdown(summary: Mapping[str, Any]) -> str:
             *(f"{point['top1_percent']:.1f}" for point in unit["points"]),
             f"{unit['mean_drop']:.2f}",
             "-" if unit["within_interval"] is None else f"{unit['within_interval']:g}",
-            f"-{100 * unit['points'][-1]['macs_removed'] / dense['macs']:.2f}%",
+            f"-{100 * unit['points'][-1][saved] / whole:.2f}%",
         )
         for unit in sorted(units, key=lambda unit: -unit["mean_drop"])
     ]
     tied = [f"- {unit['name']}: {', '.join(unit['layers'])}" for unit in units]
     tied = [line for line, unit in zip(tied, units, strict=True) if len(unit["layers"]) > 1]
     parts = [
-        f"# {summary['arch']}: sensitivity by {options['criterion']}",
-        f"Top-1 accuracy in percent when a layer loses the filters of a compress rate, the others "
+        f"# {summary['arch']}: sensitivity by {criterion}",
+        f"Top-1 accuracy in percent when a layer loses that share of its {what}, the others "
         f"whole, without fine-tuning. Dense: {dense['top1_percent']:.1f}%, {dense['correct']} of "
         f"{dense['images']} images of {summary['dataset']} (95% interval {low:.1f} to {high:.1f}); "
         f"one image is {100 / dense['images']:.2g} points.",
         table(header, rows),
-        "*Mean drop*: dense minus the mean over the rates, in points. *MACs*: of the whole "
-        f"network's {dense['macs'] / 1e6:.2f}M, physical.",
+        f"*Mean drop*: dense minus the mean over the rates, in points. *{unit_of_saved}*: of the "
+        f"whole network's {whole / 1e6:.2f}M" + (", physical." if what == "filters" else "."),
         *(["Tied layers:\n\n" + "\n".join(tied)] if tied else []),
     ]
     return "\n\n".join(parts) + "\n"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from utils.commands.budget import budget_line
 from utils.paper.markdown import table
 
 _STATES = {
@@ -20,8 +21,10 @@ _RULES = {
 def summary_markdown(summary: Mapping[str, Any]) -> str:
     """Return the summary of `prune` (of its dry run too) as Markdown tables."""
     parts = [
-        f"# {summary['arch']}: {summary['criterion']}, {summary['mode']}, {summary['schedule']}",
+        f"# {summary['arch']}: {summary['criterion']}, {summary['mode']}, {summary['schedule']}"
+        + ", from scratch" * (summary["init"] == "scratch"),
         f"compress rate `{summary['compress_rate']}`",
+        *([budget_line(summary["budget"])] if summary["budget"] else []),
         "## Layers",
         _layers(summary["layers"]),
         *_ties(summary["layers"]),
@@ -32,7 +35,12 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
         + ".",
     ]
     if "accuracy" in summary:
-        parts += ["## Accuracy", _accuracy(summary), *_remarks(summary)]
+        parts += [
+            "## Accuracy",
+            accuracy_table(summary["accuracy"]),
+            *_steps(summary),
+            *_remarks(summary),
+        ]
     if summary["paper"] is not None:
         parts += ["## Beside the paper", paper_markdown(summary["paper"])]
     return "\n\n".join(parts) + "\n"
@@ -77,10 +85,11 @@ def _costs(summary: Mapping[str, Any]) -> str:
     return table(("", "dense", "pruned", "less by"), rows)
 
 
-def _accuracy(summary: Mapping[str, Any]) -> str:
+def accuracy_table(states: Mapping[str, Any]) -> str:
+    """Return the accuracies of a summary, {state: {"test": ...}}, as a Markdown table."""
     rows = []
-    dense = summary["accuracy"]["dense"]["test"]["top1_percent"]
-    for state, found in summary["accuracy"].items():
+    dense = states["dense"]["test"]["top1_percent"]
+    for state, found in states.items():
         test = found["test"]
         low, high = test["interval_percent"]
         rows.append(
@@ -95,6 +104,16 @@ def _accuracy(summary: Mapping[str, Any]) -> str:
     return table(("test images", "top-1", "right", "95% interval", "against dense"), rows)
 
 
+def _steps(summary: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (row["step"], row["filters_removed"])
+        + tuple(f"{row[state]['test']['top1_percent']:.2f}%" for state in ("pruned", "finetuned"))
+        for row in summary.get("steps", ())
+    ]
+    names = ("step", "filters gone", "top-1, pruned", "top-1, fine-tuned, best epoch")
+    return [table(names, rows)] if rows else []
+
+
 def _remarks(summary: Mapping[str, Any]) -> list[str]:
     law = summary["removed_equals_masked"]
     options = summary["options"]
@@ -106,6 +125,7 @@ def _remarks(summary: Mapping[str, Any]) -> list[str]:
     return [
         f"Data: {summary['dataset']}, {summary['train_images']} train images, normalized as "
         f"{options['normalization']}; seed {options['seed']}; {options['epochs']} epochs"
+        + " of each step" * ("steps" in summary)
         + (f"; best epoch {summary['best_epoch']}, {chosen}." if summary["best_epoch"] else "."),
         f"Removed = masked: logits of {law['images']} real images differ by at most "
         f"{law['largest']:.1e} (at a scale of {law['logit_scale']:.1f}).",

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from models.registry import build_model, example_images
+from utils.commands.board import log_results
 from utils.commands.inputs import (
     ArchOptions,
     DataOptions,
@@ -99,9 +100,10 @@ def train_command(config: TrainConfig) -> dict[str, Any]:
             "options": options,
             "environment": environment(device),
         }
-        test = {f"final/{name}": summary[name]["test"]["top1_percent"] for name in ("best", "last")}
         if not job.summary_json.exists():
-            log.hparams(options, test)
+            figures = {"top1_percent": summary["best"]["test"]["top1_percent"]}
+            figures |= {"macs": cost.macs, "parameters": cost.parameters}
+            log_results(log, options, rates="-", figures=figures, text=train_text(summary))
         write_json(job.summary_json, summary)
     return summary
 

@@ -25,7 +25,7 @@ class TrainingOptions:
         presets=lambda given: training_values(given["recipe"], given.get("dataset")),
         group="training",
     )
-    epochs: int = option(15, "epochs of fine-tuning (of each layer, layerwise)", group="training")
+    epochs: int = option(15, "epochs of fine-tuning (of each layer or step)", group="training")
     lr: float = option(0.01, "learning rate", flags=("--learning_rate",), group="training")
     lr_decay_step: tuple[int, ...] = option(
         (5, 10), "epochs at which the learning rate falls to a tenth", group="training"

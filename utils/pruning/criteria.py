@@ -25,14 +25,34 @@ def fpgm(weight: Tensor) -> Tensor:
     return torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
 
 
+def first(weight: Tensor) -> Tensor:
+    """Minus each filter's index: [F, ...] -> [F]. Pruning by it keeps the first filters, blindly.
+
+    On a network that `utils.pruning.sorting` has sorted, the first are the most important ones.
+    """
+    return -torch.arange(weight.size(0)).float()
+
+
+def input_energy(weight: Tensor, groups: int = 1) -> Tensor:
+    """Sum of squares of the weights that read each input channel: [F, C / groups, ...] -> [C]."""
+    slices = weight.double().square().reshape(*weight.shape[:2], -1).sum(2)  # [F, C / groups]
+    return slices.unflatten(0, (groups, -1)).sum(1).flatten()
+
+
 def random(weight: Tensor, generator: torch.Generator) -> Tensor:
     """Uniform noise, the control that every criterion must beat: [F, ...] -> [F]."""
     return torch.rand(weight.size(0), generator=generator)
 
 
-WEIGHT_CRITERIA: dict[str, Callable[[Tensor], Tensor]] = {"l1": l1, "l2": l2, "fpgm": fpgm}
+WEIGHT_CRITERIA: dict[str, Callable[[Tensor], Tensor]] = {
+    "l1": l1,
+    "l2": l2,
+    "fpgm": fpgm,
+    "first": first,
+}
 RANK_CRITERIA = ("rank", "reverse_rank")
-CRITERIA = (*RANK_CRITERIA, *WEIGHT_CRITERIA, "bn_scale", "random")
+CRITERIA = (*RANK_CRITERIA, *WEIGHT_CRITERIA, "input_norm", "bn_scale", "random")
+BLIND_CRITERIA = ("first", "random")  # they look at nothing of the network
 
 
 def weight_scores(criterion: str, weights: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from models.channel_graph import ChannelGraph
 from models.channel_groups import ChannelGroup, channel_groups
 from utils.pruning.compress_rates import num_removed
 from utils.pruning.group_plan import channel_scores
-from utils.pruning.masks import ChannelMasks
+from utils.pruning.masks import ParameterMasks
 from utils.runs.borrowed_state import evaluating
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import read_log
@@ -27,7 +27,8 @@ class ScanPoint:
     """What is left of a network's accuracy when only `layers` lose filters, at one compress rate.
 
     `removed` of the `channels` that the layers share are masked, which are `filters_removed`
-    filters; as tensors that really shrink, `macs_removed` multiply-accumulates of one image.
+    filters; as tensors that really shrink, `macs_removed` multiply-accumulates of one image. Where
+    single weights go, they stand in the place of channels, and no tensor shrinks.
     `loss` is the mean cross-entropy in nats.
     """
 
@@ -88,25 +89,37 @@ def macs_left(model: nn.Module, graph: ChannelGraph, macs: Mapping[str, int], ma
     `macs` is {conv or linear: its MACs in the dense `model`}.
     """
     kept = graph.kept_positions(graph.kept(masks))
-    total = 0
-    for name, dense in macs.items():
-        layer, (outputs, inputs) = model.get_submodule(name), kept[name]
-        if getattr(layer, "groups", 1) > 1:  # whole groups go, each reads as many channels
-            total += dense * len(outputs) // layer.out_channels
-        else:
-            total += dense * len(outputs) * len(inputs) // layer.weight.shape[:2].numel()
+    return sum(_left(dense, model.get_submodule(name), *kept[name]) for name, dense in macs.items())
+
+
+def parameters_left(model: nn.Module, graph: ChannelGraph, masks: Masks) -> int:
+    """Return the parameters of the network that removal would leave, without making it."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    for name, (outputs, inputs) in graph.kept_positions(graph.kept(masks)).items():
+        module = model.get_submodule(name)
+        for parameter in module.parameters(recurse=False):
+            whole = parameter.numel()
+            stays = len(outputs) if parameter.dim() == 1 else _left(whole, module, outputs, inputs)
+            total -= whole - stays
     return total
+
+
+def _left(count: int, layer: nn.Module, outputs: Tensor, inputs: Tensor) -> int:
+    """Return what stays of a conv's or linear's MACs or weights at these positions."""
+    if getattr(layer, "groups", 1) > 1:  # whole groups go, each reads as many channels
+        return count * len(outputs) // layer.out_channels
+    return count * len(outputs) * len(inputs) // layer.weight.shape[:2].numel()
 
 
 @torch.inference_mode()
 def run_masked(
     model: nn.Module,
     graph: ChannelGraph,
-    masks: Sequence[Masks],
+    applied: Sequence[ParameterMasks],
     batches: Iterable[tuple[Tensor, Tensor]],
     add: Callable[[int, Tensor, Tensor], None],
 ) -> None:
-    """Call add(k, logits, labels) with what `model`, masked by masks[k], answers on every batch.
+    """Call add(k, logits, labels) with what `model` answers on every batch under applied[k].
 
     What runs before the first masked layer runs once a batch, whatever the number of masks. The
     model is in eval mode meanwhile, and as it was afterwards.
@@ -114,7 +127,6 @@ def run_masked(
     Args:
         batches: (images [N, 3, H, W], labels [N]), on the model's device.
     """
-    applied = [ChannelMasks(model, graph, wanted) for wanted in masks]
     changed = set().union(*(one.modules for one in applied))
     with evaluating(model):
         before, rest = _split_before(fx.GraphModule(model, graph.graph), changed)

@@ -1,6 +1,7 @@
 """Channel sorting: permute a network's filters by importance without changing what it computes.
 
-Afterwards the most important filters of a layer come first, so that pruning keeps a prefix.
+Afterwards the most important filters of a layer come first, for tools that keep a prefix. `prune`
+itself has no use for it: to sort by a criterion and keep the first is to keep the best by it.
 """
 
 import copy

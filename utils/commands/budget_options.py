@@ -1,0 +1,106 @@
+"""The options of automatic rates: what share of a network is to remain, and how it is found."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from utils.pruning.allocation import ALLOCATIONS
+from utils.runs.options import option
+
+
+@dataclass(frozen=True)
+class BudgetOptions:
+    """What is to remain of a network, in place of its compress rates."""
+
+    # The other ways to say what goes, and what cannot be had with a target, with their defaults.
+    _unfit: ClassVar[dict[str, object]] = {
+        "compress_rate": "",
+        "ratio": (),
+        "layout": "hrank",
+        "start_cov": 0,
+        "target_params": None,
+        "target_latency": None,
+    }
+
+    target_macs: float | None = option(
+        None,
+        "find the rates that leave this share of the MACs, e.g. 0.5: those of the network that is "
+        "really there once filters are removed",
+        metavar="SHARE",
+        group="pruning",
+    )
+    target_params: float | None = option(
+        None, "the same for the parameters", metavar="SHARE", group="pruning"
+    )
+    target_latency: float | None = option(
+        None,
+        "the same for the time of a forward pass, measured on this device",
+        metavar="SHARE",
+        group="pruning",
+    )
+    latency_batch_size: int = option(
+        1, "images of the forward pass that --target_latency times", group="pruning"
+    )
+    allocation: str = option(
+        "global",
+        "how a target finds rates: the same everywhere, the lowest scores of all layers first, or "
+        "the least accuracy lost in a scan for what is saved",
+        choices=ALLOCATIONS,
+        group="pruning",
+    )
+    max_rate: float = option(
+        0.9, "the highest rate that a target gives any conv", metavar="RATE", group="pruning"
+    )
+    scan: Path | None = option(
+        None,
+        "folder of the scan for --allocation sensitivity (default: the one that `scan` with the "
+        "same options writes, made where it is missing)",
+        metavar="FOLDER",
+        group="pruning",
+    )
+
+    @property
+    def target(self) -> tuple[str, float] | None:
+        """What is to remain: ("macs", "params" or "latency", its share), None without a target."""
+        given = {name: getattr(self, f"target_{name}") for name in ("macs", "params", "latency")}
+        return next(((name, share) for name, share in given.items() if share is not None), None)
+
+    def check_target(self) -> None:
+        """Refuse targets out of range, and options that do not go together with one.
+
+        Raises:
+            ValueError: so it is.
+        """
+        if self.target is None:
+            self._check_needs_target()
+            return
+        name, share = self.target
+        for other, default in self._unfit.items():
+            value = getattr(self, other)
+            if other != f"target_{name}" and value != default:
+                raise ValueError(
+                    f"--target_{name} {share:g} with --{other} {value}: expected one of the two"
+                )
+        if not 0 < share < 1:
+            raise ValueError(
+                f"--target_{name} is {share:g}: expected the share that is to remain, more than 0 "
+                "and less than 1"
+            )
+        if not 0 < self.max_rate < 1:
+            raise ValueError(f"--max_rate is {self.max_rate:g}: expected more than 0, less than 1")
+        if self.latency_batch_size < 1:
+            raise ValueError(
+                f"--latency_batch_size is {self.latency_batch_size}: expected at least 1"
+            )
+        if self.scan is not None and self.allocation != "sensitivity":
+            raise ValueError(
+                f"--scan {self.scan} with --allocation {self.allocation}: expected it with "
+                "--allocation sensitivity alone"
+            )
+
+    def _check_needs_target(self) -> None:
+        if self.scan is not None:
+            raise ValueError(
+                f"--scan {self.scan} without a target: expected --target_macs, --target_params or "
+                "--target_latency"
+            )

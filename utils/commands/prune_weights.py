@@ -1,0 +1,257 @@
+"""`main.py prune --granularity weight`: a network, most of whose weights are zero, fine-tuned."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from models.registry import example_images
+from utils.commands.board import (
+    DENSE,
+    FINETUNED,
+    PRUNED,
+    final_figures,
+    log_results,
+    log_weights,
+)
+from utils.commands.finetune import Finetuning
+from utils.commands.inputs import RESULTS, Images, note, open_device, open_images
+from utils.commands.plan import check_finite
+from utils.commands.prune_options import PruneConfig
+from utils.commands.weight_figures import write_weight_figure
+from utils.commands.weight_summary import weight_sizes, weights_markdown
+from utils.metrics.accuracy import Accuracy
+from utils.metrics.cost import counts, physical_cost
+from utils.pruning.layer_sparsity import parse_sparsity
+from utils.pruning.magnitude import (
+    WeightMasks,
+    cubic_sparsity,
+    global_masks,
+    magnitude_mask,
+    pattern_mask,
+    prunable_weights,
+)
+from utils.pruning.network_file import Network, write_network
+from utils.runs import processes
+from utils.runs.atomic_write import write_json, write_tensors, write_text
+from utils.runs.checkpoint import fill_model, load_file, weights_of
+from utils.runs.deflate import deflate, deflated_bytes
+from utils.runs.environment import environment
+from utils.runs.job_folder import JobFolder, named_by, open_job
+from utils.runs.log import RunLog
+
+
+def prune_weights(
+    config: PruneConfig, dense: Network, checkpoint: Path | None, identity: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Zero the weights of least magnitude, fine-tune the others, and return the summary.
+
+    The tensors keep their size, so the MACs do not change.
+
+    Raises:
+        ValueError: bad input, or a folder that holds a run with other options.
+    """
+    check_finite(dense)
+    masks = masks_of_step(config, dense.model, 1, steps=1)
+    summary = _described(config, dense, checkpoint, masks)
+    if config.dry_run:
+        return summary
+    device = open_device(config.device, config.gpu)
+    images = open_images(
+        config,
+        config.arch,
+        device,
+        seed=config.seed,
+        num_classes=dense.num_classes,
+        val_fraction=config.held_out,
+    )
+    name = f"prune_weight_{config.threshold}_{config.schedule}"
+    folder = config.job_dir or RESULTS / config.arch / named_by(name, identity)
+    with open_job(folder, identity) as job, RunLog(job) as log:
+        summary |= {"job_dir": str(folder), "dataset": images.name, "options": dict(identity)}
+        pruned = copy.deepcopy(dense.model).to(device)
+        summary |= _run(config, dense.model.to(device), pruned, images, job, log)
+        summary |= _written(config, dense, pruned, job, identity["checkpoint_sha256"])
+        summary["environment"] = environment(device)
+        _finish(summary, dense.model, pruned, job, log)
+    return summary
+
+
+def masks_of_step(
+    config: PruneConfig, model: nn.Module, step: int, *, steps: int
+) -> dict[str, Tensor]:
+    """Return {layer: mask}, on the CPU, of what `step` (from 1) of `steps` leaves of the weights.
+
+    What is zero already goes first, so each step keeps the zeros of those before.
+
+    Raises:
+        ValueError: the options name a layer that is not there.
+    """
+    weights = {layer: weight.cpu() for layer, weight in prunable_weights(model).items()}
+    if config.pattern == "2:4":
+        masks = {layer: pattern_mask(weight) for layer, weight in weights.items()}
+        return {layer: mask for layer, mask in masks.items() if mask is not None}
+    sparsity = parse_sparsity(config.sparsity)
+    if config.threshold == "global":
+        return global_masks(weights, cubic_sparsity(sparsity.others, step, steps))
+    return {
+        layer: magnitude_mask(weights[layer], cubic_sparsity(final, step, steps))
+        for layer, final in sparsity.of_layers(weights).items()
+    }
+
+
+def _described(
+    config: PruneConfig, dense: Network, checkpoint: Path | None, masks: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Return what is known before anything is trained: the summary of a dry run."""
+    cost = counts(physical_cost(dense.model, example_images(dense.arch)))
+    layers = []
+    for layer, weight in prunable_weights(dense.model).items():
+        zeros = int((~masks[layer]).sum()) if layer in masks else 0
+        layers.append({"layer": layer, "weights": weight.numel(), "zeros": zeros})
+    return {
+        "command": "prune",
+        "arch": config.arch,
+        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "granularity": "weight",
+        "sparsity": config.sparsity,
+        "threshold": config.threshold,
+        "pattern": config.pattern,
+        "schedule": config.schedule,
+        "physical": {"dense": cost, "pruned": cost},
+        "layers": layers,
+        "left_dense": [row["layer"] for row in layers if row["layer"] not in masks],
+    }
+
+
+def _run(
+    config: PruneConfig,
+    dense: nn.Module,
+    model: nn.Module,
+    images: Images,
+    job: JobFolder,
+    log: RunLog,
+) -> dict[str, Any]:
+    """Prune `model` in place, in one step or several, and return what was measured.
+
+    `steps.pt` holds the masks of the step under way and what came of the steps before, so that a
+    run that was stopped goes on with the same masks.
+    """
+    note("measuring the dense network")
+    accuracy = {"dense": _plain(images.accuracies(dense))}
+    steps = config.steps if config.schedule == "iterative" else 1
+    state = load_file(job.steps) if job.steps.exists() else {"step": 0, "done": []}
+    if job.best.exists():
+        fill_model(model, load_file(job.best)["state_dict"], job.best)
+    tuning = _finetuning(config, dense, images, job, log) if config.epochs else None
+    result, done = None, state["done"]
+    for step in range(max(state["step"], 1), steps + 1):
+        if step > state["step"]:
+            masks = masks_of_step(config, model, step, steps=steps)
+            WeightMasks(model, masks).apply()
+            done.append(_step_row(masks) | {"pruned": _plain(images.accuracies(model))})
+            write_tensors(job.steps, {"step": step, "masks": masks, "done": done})
+        else:
+            masks = state["masks"]
+        applied = WeightMasks(model, masks)
+        applied.apply()
+        processes.check_same("the masks", done[-1])
+        if tuning is not None:
+            result = tuning.step(model, applied, step, steps)
+            done[-1]["finetuned"] = _plain(result.best)
+    accuracy["pruned"] = done[-1]["pruned"]
+    if result is not None:
+        accuracy |= {"finetuned_best": done[-1]["finetuned"]}
+        accuracy |= {"finetuned_last": _plain(result.last)}
+    return {
+        "accuracy": accuracy,
+        "steps": done,
+        "best_epoch": None if result is None else result.best_epoch + 1,
+        "train_images": len(images.train),
+        "seconds_of_finetuning": 0.0 if result is None else result.seconds,
+    }
+
+
+def _finetuning(
+    config: PruneConfig, dense: nn.Module, images: Images, job: JobFolder, log: RunLog
+) -> Finetuning:
+    recipe = config.training_recipe(config.seed)
+    teacher = dense if config.distill else None
+    return Finetuning(images, recipe, config.select_on, job, log, teacher)
+
+
+def _step_row(masks: Mapping[str, Tensor]) -> dict[str, float]:
+    weights = sum(mask.numel() for mask in masks.values())
+    zeros = weights - sum(int(mask.sum()) for mask in masks.values())
+    return {"weights": weights, "zeros": zeros, "sparsity": zeros / max(weights, 1)}
+
+
+def _written(
+    config: PruneConfig,
+    dense: Network,
+    model: nn.Module,
+    job: JobFolder,
+    checkpoint_sha256: str | None,
+) -> dict[str, Any]:
+    """Write pruned.pt, deflated, and return the zeros and the sizes of what is in it."""
+    for weight in prunable_weights(model).values():
+        weight.add_(0.0)  # a mask makes -0.0 of what was negative; 0.0 alone deflates to nothing
+    provenance = {
+        "granularity": "weight",
+        "sparsity": config.sparsity,
+        "threshold": config.threshold,
+        "pattern": config.pattern,
+        "checkpoint_sha256": checkpoint_sha256,
+        "schedule": config.schedule,
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "torch": str(torch.__version__),  # a class of its own, which no safe loader reads
+    }
+    classes = dense.num_classes
+    write_network(job.pruned, Network(model, config.arch, classes, "mask", provenance=provenance))
+    sizes = weight_sizes(model, config.bits)
+    files = {"dense": job.pruned.stat().st_size}
+    deflate(job.pruned)
+    files |= {"dense_deflated": deflated_bytes(weights_of(dense.model))}
+    files |= {"pruned_deflated": job.pruned.stat().st_size}
+    return {
+        "layers": [
+            {
+                "layer": layer,
+                "weights": weight.numel(),
+                "zeros": weight.numel() - int(weight.count_nonzero()),
+            }
+            for layer, weight in prunable_weights(model).items()
+        ],
+        "sizes": sizes,
+        "file_bytes": files,
+        "pruned_file_bytes": job.pruned.stat().st_size,
+        "pruned_file": str(job.pruned),
+    }
+
+
+def _finish(
+    summary: dict[str, Any], dense: nn.Module, pruned: nn.Module, job: JobFolder, log: RunLog
+) -> None:
+    """Draw the distributions of the weights, before and after, and write the summary."""
+    text = weights_markdown(summary)
+    if not job.summary_json.exists():
+        for number, row in enumerate(summary["layers"], start=1):
+            log.scalars({"plan/sparsity": row["zeros"] / row["weights"]}, step=number)
+        log_weights(log, dense, DENSE)
+        log_weights(log, pruned, FINETUNED if summary["options"]["epochs"] else PRUNED)
+        rates, figures = summary["sparsity"] or summary["pattern"], final_figures(summary)
+        log_results(log, summary["options"], rates=rates, figures=figures, text=text)
+    write_weight_figure(
+        job.path / "weights.png", summary["arch"], prunable_weights(dense), prunable_weights(pruned)
+    )
+    write_text(job.summary_markdown, text)
+    write_json(job.summary_json, summary)
+
+
+def _plain(accuracies: Mapping[str, Accuracy]) -> dict[str, Any]:
+    return {name: accuracy.as_dict() for name, accuracy in accuracies.items()}

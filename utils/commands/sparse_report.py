@@ -1,0 +1,120 @@
+"""Whether zeros make a network faster: dense operators against torch.sparse, timed in turns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from utils.commands.side_by_side import FASTER, setting
+from utils.metrics.difference import largest_difference
+from utils.metrics.latency import compare_latency
+from utils.paper.markdown import table
+from utils.pruning.sparse_layers import sparse_layer, with_sparse_layers
+from utils.runs.borrowed_state import evaluating
+
+_TOLERANCE = 1e-4  # of the logits' scale: the same products, added up in another order
+
+
+def sparse_report(model: nn.Module, batch: Tensor, repeats: int) -> dict[str, Any]:
+    """Return the times of each layer that holds zeros, and of the network, dense and sparse.
+
+    A layer counts as faster where its sparse median is at most 95% of the dense one. `networks` has
+    the network with no sparse layer, with all, and with those alone that are faster, if any.
+
+    Raises:
+        RuntimeError: dense and sparse logits differ by more than rounding; that would be our bug.
+    """
+    layers, inputs = [], _inputs(model, batch)
+    for name, received in inputs.items():
+        layer = model.get_submodule(name)
+        pair = {"dense": layer, "sparse": sparse_layer(layer)}
+        times = compare_latency(pair, received, repeats, warmup=2)
+        row = {
+            "layer": name,
+            "sparsity": 1 - int(layer.weight.count_nonzero()) / layer.weight.numel(),
+        }
+        row |= {f"{state}_ms": latency.median_ms for state, latency in times.items()}
+        layers.append(row | {"faster": row["sparse_ms"] <= FASTER * row["dense_ms"]})
+    faster = [row["layer"] for row in layers if row["faster"]]
+    networks = {"dense": model, "sparse": with_sparse_layers(model, inputs)}
+    if faster:
+        networks["sparse_where_faster"] = with_sparse_layers(model, faster)
+    times = compare_latency(networks, batch, repeats, warmup=2)
+    return {
+        "batch_size": len(batch),
+        "threads": torch.get_num_threads(),
+        "layers": layers,
+        "networks_ms": {name: latency.median_ms for name, latency in times.items()},
+        "logits": _check(model, networks["sparse"], batch),
+    }
+
+
+def sparse_text(name: str, reports: Sequence[Mapping[str, Any]]) -> str:
+    """Return the reports of a network, one for each setting, as Markdown."""
+    return "\n\n".join(
+        f"## Zeros of {name} by torch.sparse, {setting(report)}\n\n{_one_text(report)}"
+        for report in reports
+    )
+
+
+def _one_text(report: Mapping[str, Any]) -> str:
+    layers, times, logits = report["layers"], report["networks_ms"], report["logits"]
+    if not layers:
+        return "No conv or linear that torch.sparse can compute holds a zero."
+    faster = sum(row["faster"] for row in layers)
+    rows = [
+        (row["layer"], f"{row['sparsity']:.1%}", *_cells(row["dense_ms"], row["sparse_ms"]))
+        for row in layers
+    ]
+    whole = {"sparse": f"all {len(layers)} layers", "sparse_where_faster": f"the {faster} faster"}
+    rows += [
+        (f"network, {title}", "", *_cells(times["dense"], times[state]))
+        for state, title in whole.items()
+        if state in times
+    ]
+    verdict = "torch.sparse pays in no layer here: the zeros save bytes, and no time."
+    if faster:
+        speed = times["dense"] / times["sparse_where_faster"]
+        verdict = (
+            f"torch.sparse pays in {faster} of {len(layers)} layers: with those sparse the network "
+            f"is {speed:.2f} times as fast as dense."
+        )
+    header = ("layer", "sparsity", "dense", "CSR", "times as fast")
+    return (
+        f"{table(header, rows)}\n\n{verdict} Logits of {report['batch_size']} image(s) "
+        f"differ by at most {logits['largest']:.1e} at a scale of {logits['scale']:.1f}."
+    )
+
+
+def _cells(dense_ms: float, sparse_ms: float) -> tuple[str, str, str]:
+    return f"{dense_ms:.2f} ms", f"{sparse_ms:.2f} ms", f"{dense_ms / sparse_ms:.2f}"
+
+
+def _inputs(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+    """Return {layer: what it receives when `batch` passes} of the layers that can be sparse."""
+    found: dict[str, Tensor] = {}
+    handles = []
+    try:
+        for name, module in model.named_modules():
+            if sparse_layer(module) is not None:
+
+                def keep(module, received, name=name):
+                    found.setdefault(name, received[0].clone())
+
+                handles.append(module.register_forward_pre_hook(keep))
+        with evaluating(model), torch.inference_mode():
+            model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _check(dense: nn.Module, sparse: nn.Module, batch: Tensor) -> dict[str, float]:
+    with evaluating(dense), evaluating(sparse):
+        largest, scale = largest_difference(dense, sparse, batch)
+    if not largest <= _TOLERANCE * max(scale, 1.0):
+        raise RuntimeError(f"dense and sparse logits differ by {largest} at a scale of {scale}")
+    return {"largest": largest, "scale": scale}
