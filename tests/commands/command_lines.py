@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+_TIMED = dict.fromkeys(("dense", "pruned"), {"median_ms": 1.0, "batch_size": 1})
+QUICK = {  # in utils.commands.prune: neither times networks nor draws, most of a tiny run's time
+    "latencies": lambda *_: dict.fromkeys(("one_image", "batch"), _TIMED),
+    **dict.fromkeys(("log_plan", "log_weights", "write_layer_figure"), lambda *_: None),
+}
 _CLOSED = "http://127.0.0.1:9"  # nobody listens there, so every download fails at once
 
 

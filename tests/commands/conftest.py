@@ -13,7 +13,7 @@ from PIL import Image
 
 import main
 import rank_generation
-from tests.commands.command_lines import json_of, start
+from tests.commands.command_lines import QUICK, json_of, start
 
 DOORS = {"main.py": main.main, "rank_generation.py": rank_generation.main}
 
@@ -87,11 +87,8 @@ def call(capfd):
 @pytest.fixture
 def quick(monkeypatch):
     """Let `prune` neither time networks nor draw pictures, which takes most of a tiny run."""
-    timed = dict.fromkeys(("dense", "pruned"), {"median_ms": 1.0, "batch_size": 1})
-    latencies = dict.fromkeys(("one_image", "batch"), timed)
-    monkeypatch.setattr("utils.commands.prune.latencies", lambda *_: latencies)
-    for drawn in ("log_plan", "log_weights", "write_layer_figure"):
-        monkeypatch.setattr(f"utils.commands.prune.{drawn}", lambda *_: None)
+    for name, stand_in in QUICK.items():
+        monkeypatch.setattr(f"utils.commands.prune.{name}", stand_in)
 
 
 @pytest.fixture

@@ -19,17 +19,8 @@ from utils.runs.checkpoint import load_file
 from utils.training.steps import TrainingStep
 
 RATIO = ("--ratio", "0.3")
+pytestmark = pytest.mark.usefixtures("quick")
 ITERATIVE = (*RATIO, "--schedule", "iterative", "--steps")
-
-
-@pytest.fixture(autouse=True)
-def no_timing_nor_drawing(monkeypatch):
-    """They take longer than all the rest."""
-    timed = {state: {"median_ms": 1.0, "batch_size": 1} for state in ("dense", "pruned")}
-    latencies = {"one_image": timed, "batch": timed}
-    monkeypatch.setattr("utils.commands.prune.latencies", lambda *_: latencies)
-    monkeypatch.setattr("utils.commands.prune.log_plan", lambda *_: None)
-    monkeypatch.setattr("utils.commands.prune.log_weights", lambda *_: None)
 
 
 @pytest.fixture
@@ -89,7 +80,7 @@ def test_the_steps_are_nested_and_end_at_the_rates(prune, words):
     if "--round_to" not in words:
         for t, plan in enumerate(plans, start=1):
             assert [x.removed for x in plan.layers] == [
-                (x["filters"] - len(x["kept"])) * t // 3 for x in expected
+                -(-t * (x["filters"] - len(x["kept"])) // 3) for x in expected
             ]
     kept = {conv: len(indices) for conv, indices in load_file("job/pruned.pt")["kept"].items()}
     assert kept == {conv: count for conv, count in plans[-1].num_kept().items() if conv in kept}

@@ -56,8 +56,8 @@ def check_steps_fit(config: PruneConfig, plan: PruningPlan, images: Images) -> N
 class IterativePruning:
     """Pruning and fine-tuning in `config.steps` steps.
 
-    Of the n filters that a conv loses in the end, int(n * t / N) are gone after step t of N: which,
-    the dense network's scores say or, with `config.rerank`, from the second step on those of the
+    Of the n filters that a conv loses in the end, ceil(n * t / N) are gone after step t of N. The
+    dense network's scores say which or, with `config.rerank`, from the second step on those of the
     network as it then is. What is gone stays gone; a step's best weights go on to the next.
     """
 

@@ -51,12 +51,15 @@ class CompressRates:
     def of_convs(self, filters: Mapping[str, int]) -> dict[str, float]:
         """Return {conv: rate r} such that int(r * f) filters of every rank layer are to go so far.
 
-        Those are int(part * n) of the n that go in the end.
+        Those are ceil(part * n) of the n that go in the end: what does not divide goes early, when
+        most of the fine-tuning is still to come.
         """
         if self.layout == "hrank" and self.part == 1:
             return {x.conv: self.values[x.rate] for x in rank_layers(self.arch).layers}
         kept = self.kept(filters)
-        gone = {conv: int(self.part * (filters[conv] - stays)) for conv, stays in kept.items()}
+        gone = {
+            conv: math.ceil(self.part * (filters[conv] - stays)) for conv, stays in kept.items()
+        }
         # The next number up, lest (a / b) * b fall below a.
         return {
             conv: math.nextafter(count / filters[conv], 1) if count else 0.0
