@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import main
@@ -34,9 +35,18 @@ def demo_result(tmp_path, monkeypatch):
     write_network(path, Network(removed, "resnet_8", 10, "remove", masks))
 
 
+def export_demo_result():
+    """Export the demo's network as the README says, and put a photo beside it."""
+    words = "export --resume result/demo/pruned/pruned.pt --dataset shapes --with_normalization"
+    assert main.main([*words.split(), "--format", "pt2", "--eval_batch_size", "1"]) == 0
+    Image.new("RGB", (40, 30)).save("photo.png")
+
+
 @pytest.mark.parametrize("code", PYTHON)
 def test_python_lines_run(code, demo_result, monkeypatch):
     monkeypatch.setattr(criteria, "WEIGHT_CRITERIA", dict(criteria.WEIGHT_CRITERIA))
+    if "torch.export.load" in code:
+        export_demo_result()
     names: dict[str, object] = {}
     exec(code, names)
     if "again" in names:
@@ -46,6 +56,8 @@ def test_python_lines_run(code, demo_result, monkeypatch):
     elif "largest" in names:
         weights = {"conv": torch.tensor([[1.0, -3.0], [2.0, 0.0]])}
         assert criteria.weight_scores("largest", weights)["conv"].tolist() == [3.0, 2.0]
+    elif "logits" in names:
+        assert names["logits"].shape == (1, 10)
     else:
         assert isinstance(names["model"], nn.Module)
 
@@ -62,5 +74,5 @@ def test_commands_are_spelled_right(line):
 
 
 def test_there_are_lines_to_run():
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
     assert len(COMMANDS) >= 6
