@@ -1,0 +1,78 @@
+"""The README's command lines, run: on a tiny network and tiny images, an epoch each."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+import main
+from tests.test_readme import COMMANDS
+
+PRUNED = "pruned.pt"
+OWN = {"--arch", "--dataset", "--data_dir", "--normalization"}  # flags of the job's own words
+OWN |= {"--resume", "--pretrain_dir", "--rank_conv"}
+TINY = {  # values for the flags of a line
+    "--epochs": "1",
+    "--compress_rate": "[0.3]*7",
+    "--num_images": "8",
+    "--rates": "0.5",
+    "--batch_sizes": "1,2",
+    "--steps": "2",
+}
+ADDED = {  # words for a line that has the first one
+    "--experiment": ("--seeds", "0", "--criteria", "rank,random", "--num_images", "8"),
+    "--rerank": ("--num_images", "8"),
+    "--report": ("--report_images", "4,8", "--compress_rate", "[0.3]*7"),
+    "rank_generation.py": ("--num_images", "8"),
+    "prune": ("--train_batch_size", "16"),
+}
+ELSEWHERE = {"demo", "--rank_conv FOLDER", "--figures", "hrankplus"}  # in tests of their own
+
+
+def tiny(line: str, job, pruned: Path, scan: Path) -> list[str]:
+    """Return the words of a README line for the tiny network, the door first."""
+    door, *words = shlex.split(line)
+    if door == "main.py" and words[0].startswith("-"):
+        words.insert(0, "prune")
+    given, rest = [door], iter(words)
+    for word in rest:
+        if word in ("--scan", "--against"):
+            next(rest)
+            given += [word, str(scan if word == "--scan" else pruned)]
+        elif word in OWN:
+            value = next(rest)
+            given += ["--resume", str(pruned)] if value.endswith(PRUNED) else []
+        elif word in TINY:
+            given += [word, "0" if next(rest) == "0" else TINY[word]]
+        else:
+            given.append(word)
+    if not {"--resume", "--untrained"} & set(given):
+        given += ["--resume", str(job.checkpoint)]
+    if given[1] == "prune" and not {"--criterion", "--granularity", "--remove_zeros"} & set(given):
+        given += ["--rank_conv", str(job.ranks)]
+    if given[1] == "prune" and "--epochs" not in given:
+        given += ["--epochs", "1"]
+    given += [more for word, words in ADDED.items() if word in given for more in words]
+    return [*given, *(word for word in job.data if word != "--json")]
+
+
+@pytest.fixture(scope="module")
+def made(job, tmp_path_factory) -> tuple[Path, Path]:
+    """A pruned file and a scan, made as the README says, for the lines that name one."""
+    folder = tmp_path_factory.mktemp("made")
+    network = [word for word in job.network if word != "--json"] + ["--criterion", "l1", "--json"]
+    pruned = ["--ratio", "0.5", "--epochs", "0", "--job_dir", str(folder / "pruned")]
+    assert main.main(["prune", *network, *pruned]) == 0
+    scan = ["--rates", "0.5", "--split", "test", "--num_images", "8"]
+    assert main.main(["scan", *network, *scan, "--job_dir", str(folder / "scan")]) == 0
+    return folder / "pruned" / PRUNED, folder / "scan"
+
+
+LINES = [line for line in dict.fromkeys(COMMANDS) if not any(x in line for x in ELSEWHERE)]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_line_runs(line, call, job, made, quick):
+    outcome = call(*tiny(line, job, *made))
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.strip()
