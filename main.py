@@ -42,7 +42,7 @@ COMMANDS = {
         CompareConfig,
         compare_command,
         compare_text,
-        "The published tables beside counts and runs; with --experiment, criteria and seeds.",
+        "The published tables beside counts and runs (`--experiment controls --help`: criteria).",
     ),
     "export": (
         ExportConfig,

@@ -14,6 +14,7 @@ from tensorboard.plugins.hparams import api_pb2, get_experiment, list_session_gr
 from tensorboard.plugins.hparams.backend_context import Context
 
 import main
+from utils.pruning.network_file import load_network
 
 CONVS = ["conv1", *(f"layer{k}.0.conv{n}" for k in (1, 2, 3) for n in (1, 2))]
 NUMBERED = [f"{number:03d} {conv}" for number, conv in enumerate(CONVS, start=1)]
@@ -120,6 +121,14 @@ def test_histograms_count_filters_and_the_weights_that_are_left(runs):
     assert counts == [(0, 16 * 27), (1, 12 * 27), (2, 12 * 27)]
     before, after = (weights[step].histogram_value.sum for step in (1, 2))
     assert before != after, "fine-tuning changed nothing"
+
+
+def test_the_weights_before_the_fine_tuning_are_those_that_it_starts_from(call, job):
+    words = ["--compress_rate", "[0.4]*7", "--init", "scratch", "--epochs", "0", "--job_dir", "run"]
+    start = load_network(call("main.py", *job.pruning, *words).json["pruned_file"]).model
+    dense, fresh = drawn(Path("run")).Histograms("weights/conv1")
+    assert (dense.step, fresh.step) == (0, 1)
+    assert fresh.histogram_value.sum == pytest.approx(start.conv1.weight.sum().item(), rel=1e-4)
 
 
 def test_two_commands_share_one_table_of_runs(runs, summary, job):

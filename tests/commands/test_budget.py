@@ -131,7 +131,9 @@ def test_a_target_below_the_floor_names_what_can_be_reached():
         ({"latency_batch_size": 0}, r"--latency_batch_size is 0: expected at least 1"),
         ({"scan": Path("x")}, r"--scan x with --allocation global: expected it with --allocation"),
         ({"remove_zeros": True}, r"--remove_zeros with --target_macs: expected one"),
-        ({"target_macs": None, "scan": Path("x")}, r"--scan x without a target"),
+        ({"target_macs": None, "scan": Path("x")}, r"--scan is 'x' without a target: expected --t"),
+        ({"target_macs": None, "max_rate": 0.5}, r"--max_rate is 0.5 without a target"),
+        ({"target_macs": None, "allocation": "uniform"}, r"--allocation is 'uniform' without a"),
     ],
 )
 def test_options_that_do_not_go_together_are_named(wrong, expected):

@@ -1,6 +1,7 @@
 """An experiment: the runs of its grid, what is done again when it was stopped, and what it says."""
 
 import json
+import multiprocessing
 import re
 import sys
 from math import sqrt
@@ -8,9 +9,11 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+import torch
 
 import utils.commands.finetune
-from tests.commands.command_lines import files_in
+import utils.commands.prune
+from tests.commands.command_lines import QUICK, files_in
 from utils.commands.controls import EXPERIMENTS, ControlsConfig
 from utils.commands.controls_figures import curves, draw_controls
 from utils.commands.controls_summary import controls_summary, csv_rows, excludes_zero
@@ -69,6 +72,34 @@ def test_a_grid_in_pieces_is_the_unbroken_grid(experiment, monkeypatch):
     changed = experiment("--seeds", "0", "--lr", "0.5")
     assert changed.code == 2
     assert "grid was started with lr 0.05, not 0.5: give another --job_dir" in changed.err
+
+
+def quick_prune(run):
+    """Prune in a process of its own, where what `quick` does is not done."""
+    for name, stand_in in QUICK.items():
+        setattr(utils.commands.prune, name, stand_in)
+    return utils.commands.prune.prune_command(run)
+
+
+def test_runs_side_by_side_are_the_runs_one_after_the_other(experiment, monkeypatch):
+    words = ("--criteria", "random", "--seeds", "0")
+    one_by_one = experiment(*words).json
+    Path("grid").rename("one by one")
+    monkeypatch.setattr("utils.commands.controls.prune_command", quick_prune)
+    spoilt = Path("grid/random_scratch_0.5_0/config.json")
+    spoilt.parent.mkdir(parents=True)
+    spoilt.write_text('{"command": "train"}')
+    refused = experiment(*words, "--jobs", "2")
+    assert refused.code == 2
+    assert refused.err.count("error:") == 1 and "Traceback" not in refused.err
+    expected = r"compare: error: random_scratch_0.5_0: grid.* was started with command \"train\""
+    assert re.search(expected, refused.err.splitlines()[-1]), refused.err
+    assert not multiprocessing.active_children()
+    spoilt.unlink()
+    found = experiment(*words, "--jobs", "2")  # and is the same experiment
+    assert outcomes(found.json["cells"]) == outcomes(one_by_one["cells"])
+    assert "finished random_scratch_0.5_0; " in found.err and "run 1 of 2" not in found.err
+    assert experiment(*words, "--jobs", "2").json["rows"] == one_by_one["rows"]
 
 
 def assert_is_of_its_run(cell):
@@ -233,6 +264,7 @@ def test_experiments_name_criteria_that_there_are(name):
         (["--seeds", "1,1"], r"--seeds is \(1, 1\): expected numbers, each once"),
         (["--seeds", ""], r"--seeds is empty: expected at least one"),
         (["--rates", "0.5,1"], r"compress rate, term 1 .* expected \[rate\]"),
+        (["--jobs", "0"], r"--jobs is 0: expected 1 or more"),
         (["--epochs", "0"], r"--epochs is 0: expected 1 or more"),
         (["--untrained"], r"--untrained with --experiment: expected a trained checkpoint"),
         (["--rates", "0.5", "--compress_rate", "[0.5]*7"], r"--compress_rate with --rates"),
@@ -242,6 +274,14 @@ def test_bad_input_is_one_sentence(call, job, words, message):
     outcome = call("main.py", "compare", "--experiment=controls", *job.network, *words)
     assert outcome.code == 2
     assert re.search(message, outcome.err.splitlines()[-1]), outcome.err
+
+
+def test_runs_on_a_gpu_are_made_one_by_one(experiment, monkeypatch):
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr("utils.commands.controls.open_device", lambda *_: gpu)
+    refused = experiment("--jobs", "2")
+    assert refused.code == 2 and not Path("grid").exists()
+    assert "error: --jobs is 2: expected 1 on cuda:0" in refused.err
 
 
 def test_tables_and_experiments_do_not_share_their_options(call):

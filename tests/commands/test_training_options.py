@@ -33,7 +33,7 @@ def test_a_baseline_is_trained_by_the_modern_recipe_with_averaged_weights(call, 
     words += ["--channels_last", "on", "--job_dir", "baseline"]
     found = call("main.py", "train", *job.data, *words).json
     options = json.loads(Path("baseline/config.json").read_text())
-    expected = training_values("modern", "folder") | {"epochs": 6, "train_batch_size": 8}
+    expected = training_values("modern", "folder", 6) | {"epochs": 6, "train_batch_size": 8}
     expected |= {"lr_decay_step": [], "ema": 0.9, "accumulate": 2, "amp": "bfloat16"}
     assert {name: options[name] for name in expected} == expected
     lines = Path("baseline/log.jsonl").read_text().splitlines()
@@ -50,8 +50,9 @@ def test_a_baseline_is_trained_by_the_modern_recipe_with_averaged_weights(call, 
 @pytest.mark.parametrize("more", [[], ["--mode", "mask", "--schedule", "layerwise"]])
 def test_the_dense_network_teaches_the_pruned_one(call, job, more):
     rates = ("--compress_rate", "[0.3]*2+[0.]*4+[0.5]") if more else RATES
-    words = ["prune", *job.pruning, *rates, "--distill_weight", "1", *more]
-    taught = call("main.py", *words, "--distill", "--job_dir", "taught").json
+    words = ["prune", *job.pruning, *rates, *more]
+    teaching = ["--distill", "--distill_weight", "1", "--job_dir", "taught"]
+    taught = call("main.py", *words, *teaching).json
     alone = call("main.py", *words, "--job_dir", "alone").json
     assert json.loads(Path("taught/config.json").read_text())["distill"] is True
     assert taught["accuracy"]["dense"] == alone["accuracy"]["dense"]
@@ -77,5 +78,7 @@ def test_settings_that_make_no_sense_are_refused(call, job, words, expected):
     outcome = call("main.py", "train", *job.data, *words, "--job_dir", "job")
     assert (outcome.code, outcome.out) == (2, "") and expected in outcome.err
     assert not Path("job").exists()
-    pruning = ["prune", *job.pruning, *RATES, "--distill", "--distill_temperature", "0"]
-    assert "distill_temperature is 0.0: expected" in call("main.py", *pruning).err
+    pruning = ["prune", *job.pruning, *RATES, "--distill_temperature", "0"]
+    assert "distill_temperature is 0.0: expected" in call("main.py", *pruning, "--distill").err
+    alone = "--distill_temperature is 0.0 without --distill: expected both"
+    assert alone in call("main.py", *pruning).err

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from utils.data.images import NORMALIZATIONS, ImageSet, split_validation
+from utils.data.images import (
+    NORMALIZATIONS,
+    ImageSet,
+    check_enough,
+    draw_images,
+    split_validation,
+)
 
 
 def test_a_subset_has_the_images_asked_for_in_that_order(make_set):
@@ -18,6 +24,20 @@ def test_a_subset_has_the_images_asked_for_in_that_order(make_set):
 def test_a_set_that_is_on_the_device_is_not_copied(make_set):
     whole = make_set(6)
     assert whole.to("cpu").images.data_ptr() == whole.images.data_ptr()
+
+
+def test_the_seed_draws_an_order_and_more_images_begin_with_fewer(make_set):
+    whole = make_set(30)
+    few, more, other = (draw_images(whole, *how) for how in ((5, 1), (30, 1), (30, 2)))
+    assert torch.equal(few.images, more.images[:5])
+    assert not torch.equal(more.images, other.images)
+    assert sorted(more.images.flatten(1).tolist()) == sorted(whole.images.flatten(1).tolist())
+
+
+def test_more_images_than_there_are_is_refused(make_set):
+    check_enough(make_set(6), 6, "6 images")
+    with pytest.raises(ValueError, match=r"^7 images: expected at most the 6 of 'random'$"):
+        check_enough(make_set(6), 7, "7 images")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.runs.checkpoint import load_file, load_weights, sha256_of, state_dict_of, weights_of
+from utils.runs.checkpoint import fill_model, load_file, sha256_of, state_dict_of, weights_of
 
 
 class Classifier(nn.Module):
@@ -139,26 +139,27 @@ def test_what_is_no_state_dict_is_said(content, words):
         state_dict_of(content, "file.pt")
 
 
-def test_weights_and_the_rest_of_the_file_come_back(tmp_path):
+@pytest.mark.parametrize("bare", [True, False])
+def test_weights_come_back_whatever_else_the_file_says(tmp_path, bare):
     source, model = Classifier(), Classifier()
-    path = saved(tmp_path, {"state_dict": source.state_dict(), "best_prec1": torch.tensor(93.5)})
-    assert load_weights(model, path) == {"best_prec1": torch.tensor(93.5)}
+    more = {"state_dict": source.state_dict(), "best_prec1": torch.tensor(93.5)}
+    path = saved(tmp_path, source.state_dict() if bare else more)
+    fill_model(model, state_dict_of(load_file(path), path), path)
     assert_same(model.state_dict(), source.state_dict())
-    assert load_weights(model, saved(tmp_path, source.state_dict())) == {}
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("fc", "linear"), ("linear", "fc")])
-def test_the_classifier_may_be_spelled_either_way(tmp_path, theirs, ours):
+def test_the_classifier_may_be_spelled_either_way(theirs, ours):
     source, model = Classifier(theirs), Classifier(ours)
-    load_weights(model, saved(tmp_path, source.state_dict()))
+    fill_model(model, source.state_dict(), "file.pt")
     assert torch.equal(model.get_submodule(ours).weight, source.get_submodule(theirs).weight)
 
 
-def test_batch_counters_may_be_missing(tmp_path):
+def test_batch_counters_may_be_missing():
     source, model = Classifier(), Classifier()
     state = source.state_dict()
     del state["norm.num_batches_tracked"]
-    load_weights(model, saved(tmp_path, state))
+    fill_model(model, state, "file.pt")
     assert_same(model.state_dict(), source.state_dict())
 
 
@@ -179,11 +180,11 @@ def changed(key, value):
         (changed("fc.weight", torch.ones(3, 4)), r"'fc.weight' is \[3, 4\], expected \[2, 4\]"),
     ],
 )
-def test_a_misfit_is_one_sentence_and_leaves_the_model_alone(tmp_path, state, words):
+def test_a_misfit_is_one_sentence_and_leaves_the_model_alone(state, words):
     model = Classifier()
     before = weights_of(model)
     with pytest.raises(ValueError, match=rf"file\.pt does not fit the network: {words}") as caught:
-        load_weights(model, saved(tmp_path, state))
+        fill_model(model, state, "file.pt")
     assert "\n" not in str(caught.value)
     assert_same(model.state_dict(), before)
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from utils.runs.options import add_options, as_dict, option, parse
+from utils.runs.options import add_options, as_dict, option, parse, refuse_given
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Config:
     rates: tuple[float, ...] = option((), "fractions")
     mode: str = option("remove", "what goes", choices=("remove", "mask"))
     data_dir: Path = option(Path("data"), "images", metavar="DIR")
+    output: Path | None = option(None, "folder (default: beside the weights)")
     checkpoint: Path | None = option(None, "weights", flags=("--resume", "--pretrain_dir"))
     augment: bool = option(False, "flip images")
     shuffle: bool = option(True, "shuffle images")
@@ -146,7 +147,26 @@ def test_help_groups_the_flags_and_shows_each_default_once():
         "shuffle images (default: on)",
     ):
         assert words in text
-    assert text.count("(default:") == 10
+    assert "folder (default: beside the weights) --checkpoint" in text
+    assert text.count("(default:") == 11
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--lr 0.1 --mode mask", None),
+        ("--lr 0.2", "--lr is 0.2 without a reason"),
+        ("--checkpoint a.pt", "--checkpoint is 'a.pt' without a reason"),
+        ("--augment", "--augment without a reason"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused_but_at_their_defaults(words, message):
+    config, names = parsed(*words.split()), {"lr", "checkpoint", "augment"}
+    if message is None:
+        refuse_given(config, names, "without a reason")
+        return
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        refuse_given(config, names, "without a reason")
 
 
 def test_as_dict_is_what_json_gives_back():

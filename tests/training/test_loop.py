@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from tests.reference import REFERENCE, needs_reference
 from tests.training.tiny_run import tiny_accuracy, tiny_batches, tiny_images, tiny_network
 from utils.metrics.accuracy import Accuracy
-from utils.runs.checkpoint import load_file, load_weights, weights_of
+from utils.runs.checkpoint import fill_model, load_file, state_dict_of, weights_of
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import RunLog, read_log
 from utils.training.loop import epoch_seed, fit, train_epoch
@@ -184,10 +184,10 @@ def test_an_accuracy_that_is_not_measured_cannot_select(tmp_path):
 def test_the_model_ends_with_the_last_weights_and_files_load_as_checkpoints(tmp_path):
     model, loaded = tiny_network(), tiny_network()
     fitted(tmp_path, model)
-    load_weights(loaded, JobFolder(tmp_path).last)
+    for path in (JobFolder(tmp_path).best, JobFolder(tmp_path).last):
+        fill_model(loaded, state_dict_of(load_file(path), path), path)
     for key, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value)
-    load_weights(loaded, JobFolder(tmp_path).best)
 
 
 def test_random_numbers_and_modes_of_the_caller_come_back(tmp_path):

@@ -58,6 +58,17 @@ def test_a_training_takes_all_of_a_recipe_but_the_order_of_pruning(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("dataset", ["cifar10", "imagenet"])
+def test_a_warm_up_takes_at_most_a_quarter_of_the_epochs_and_never_more_than_its_own(name, dataset):
+    own = recipe_values(name, dataset)
+    assert recipe_values(name, dataset, own["epochs"]) == own
+    for epochs in range(1, own["epochs"]):
+        values = recipe_values(name, dataset, epochs)
+        assert values["warmup_epochs"] == min(own["warmup_epochs"], epochs // 4)
+        assert values | {"warmup_epochs": own["warmup_epochs"]} == own
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_sets_the_same_options(name):
     recipes = [values for by_dataset in RECIPES.values() for values in by_dataset.values()]
     for values in RECIPES[name].values():

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from utils.metrics.accuracy import Accuracy, measure_accuracy
 from utils.runs.atomic_write import write_tensors
-from utils.runs.checkpoint import load_weights, weights_of
+from utils.runs.checkpoint import fill_model, load_file, weights_of
 from utils.runs.job_folder import JobFolder, open_job
 from utils.runs.log import RunLog
 from utils.training.loop import FitResult, fit
@@ -96,7 +96,7 @@ def tiny_run(path: Path) -> list[FitResult]:
 def _run_stage(model: nn.Module, folder: JobFolder, log: RunLog, number: int) -> FitResult:
     progress = read_progress(folder)
     if number > 0 and progress.stage != STAGES[number]:
-        load_weights(model, folder.best)
+        fill_model(model, load_file(folder.best)["state_dict"], folder.best)
 
     def mask():
         with torch.no_grad():

@@ -51,7 +51,7 @@ def log_plan(
     images: Images,
     criterion: str,
 ) -> None:
-    """Draw what is known before the fine-tuning: what stays, scores, feature maps and weights.
+    """Draw the plan and the dense network: what stays, scores, feature maps and weights.
 
     `layers` are those of the summary. The maps are those of the first test image.
     """
@@ -68,7 +68,6 @@ def log_plan(
         kept={layer.conv: layer.mask() for layer in planned.plan.layers},
     )
     log_weights(log, dense, DENSE)
-    log_weights(log, planned.slim, PRUNED)
 
 
 def _log_layers(log: RunLog, layers: Sequence[Mapping[str, Any]]) -> None:

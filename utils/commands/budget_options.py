@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from utils.pruning.allocation import ALLOCATIONS
-from utils.runs.options import option
+from utils.runs.options import option, refuse_given
 
 
 @dataclass(frozen=True)
@@ -27,36 +27,39 @@ class BudgetOptions:
         "find the rates that leave this share of the MACs, e.g. 0.5: those of the network that is "
         "really there once filters are removed",
         metavar="SHARE",
-        group="pruning",
+        group="automatic rates",
     )
     target_params: float | None = option(
-        None, "the same for the parameters", metavar="SHARE", group="pruning"
+        None, "the same for the parameters", metavar="SHARE", group="automatic rates"
     )
     target_latency: float | None = option(
         None,
         "the same for the time of a forward pass, measured on this device",
         metavar="SHARE",
-        group="pruning",
+        group="automatic rates",
     )
     latency_batch_size: int = option(
-        1, "images of the forward pass that --target_latency times", group="pruning"
+        1, "images of the forward pass that --target_latency times", group="automatic rates"
     )
     allocation: str = option(
         "global",
         "how a target finds rates: the same everywhere, the lowest scores of all layers first, or "
         "the least accuracy lost in a scan for what is saved",
         choices=ALLOCATIONS,
-        group="pruning",
+        group="automatic rates",
     )
     max_rate: float = option(
-        0.9, "the highest rate that a target gives any conv", metavar="RATE", group="pruning"
+        0.9,
+        "the highest rate that a target gives any conv",
+        metavar="RATE",
+        group="automatic rates",
     )
     scan: Path | None = option(
         None,
         "folder of the scan for --allocation sensitivity (default: the one that `scan` with the "
         "same options writes, made where it is missing)",
         metavar="FOLDER",
-        group="pruning",
+        group="automatic rates",
     )
 
     @property
@@ -99,8 +102,6 @@ class BudgetOptions:
             )
 
     def _check_needs_target(self) -> None:
-        if self.scan is not None:
-            raise ValueError(
-                f"--scan {self.scan} without a target: expected --target_macs, --target_params or "
-                "--target_latency"
-            )
+        names = ("latency_batch_size", "allocation", "max_rate", "scan")
+        expected = "expected --target_macs, --target_params or --target_latency"
+        refuse_given(self, names, f"without a target: {expected}")

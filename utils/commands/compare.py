@@ -25,17 +25,23 @@ NEEDS_RANKS = "needs ranks"
 class CompareConfig(FigureOptions):
     """Options of `main.py compare`."""
 
-    arch: str | None = option(None, "only this network's rows", metavar="ARCH", type=arch_name)
+    arch: str | None = option(
+        None, "only this network's rows", metavar="ARCH", type=arch_name, group="comparison"
+    )
     rank_conv: Path = option(
         Path("rank_conv"),
         "folder that holds the rank files of each network in ARCH/",
         flags=("--rank_conv_prefix",),
         metavar="FOLDER",
+        group="comparison",
     )
     job_dir: tuple[Path, ...] = option(
-        (), "folders of finished runs of `prune`, separated by commas", metavar="FOLDER,..."
+        (),
+        "folders of finished runs of `prune`, separated by commas",
+        metavar="FOLDER,...",
+        group="comparison",
     )
-    json: bool = option(False, "print one JSON object instead of tables")
+    json: bool = option(False, "print one JSON object instead of tables", group="comparison")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -49,11 +49,13 @@ class FigureOptions:
         "folder for figures: accuracy and latency against MACs, with their points in .csv files, "
         "and the layers of every run",
         metavar="FOLDER",
+        group="figures",
     )
     evaluated: tuple[Path, ...] = option(
         (),
         "what `evaluate --against CKPT --json` printed, in files, for the figure of latency",
         metavar="FILE,...",
+        group="figures",
     )
 
     def __post_init__(self) -> None:

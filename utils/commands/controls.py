@@ -1,11 +1,13 @@
 """`main.py compare --experiment`: a grid of pruning runs, alike but for what is to be compared."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 from models.rank_layers import rank_layers
 from utils.commands.controls_figures import draw_controls
@@ -19,14 +21,17 @@ from utils.commands.inputs import (
     checkpoint_of,
     note,
     open_device,
+    open_images,
 )
 from utils.commands.prune import prune_command, run_identity
 from utils.commands.prune_options import PruneConfig
 from utils.commands.ranks import RankConfig, ranks_command
+from utils.commands.side_processes import call_side_by_side, threads_of_each
 from utils.commands.training_options import TrainingOptions, schedule_name
 from utils.pruning.compress_rates import format_rates
 from utils.pruning.criteria import CRITERIA, RANK_CRITERIA
 from utils.rank.rank_files import read_manifest
+from utils.runs import processes
 from utils.runs.atomic_write import write_csv, write_json, write_text
 from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment
@@ -60,7 +65,7 @@ EXPERIMENTS = {
 }
 # Another call in the same folder may have others: more cells, or the same ones elsewhere.
 _MAY_DIFFER = ("criteria", "rates", "compress_rate", "seeds")
-_MAY_DIFFER += ("json", "job_dir", "device", "gpu", "workers")
+_MAY_DIFFER += ("json", "job_dir", "device", "gpu", "workers", "jobs")
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,11 @@ class ControlsConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions
         group="experiment",
     )
     num_images: int = option(500, "images to rank on", group="experiment")
+    jobs: int = option(
+        1,
+        "runs at the same time, each in a process of its own with its share of the threads",
+        group="experiment",
+    )
     epochs: int = option(2, "epochs of every run", group="training")
     lr: float = option(0.05, "learning rate", flags=("--learning_rate",), group="training")
     lr_schedule: str = option(
@@ -135,6 +145,8 @@ class ControlsConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions
             raise ValueError("--compress_rate with --rates: expected one of them")
         if self.epochs < 1:
             raise ValueError(f"--epochs is {self.epochs}: expected 1 or more")
+        if self.jobs < 1:
+            raise ValueError(f"--jobs is {self.jobs}: expected 1 or more")
         list(self.runs(Path(), checkpoint=None, ranks=Path()))  # refuses what is wrong with them
 
     @property
@@ -169,6 +181,7 @@ class ControlsConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions
                 "init": init,
                 "seed": seed,
                 "job_dir": folder / f"{criterion}_{init}_{level}_{seed}",
+                "workers": -(-self.workers // self.jobs),  # 0 stays 0
             }
             yield level, PruneConfig(**shared | own)
 
@@ -182,6 +195,7 @@ def controls_command(config: ControlsConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input, or a folder that holds runs with other options.
     """
+    device = _device(config)
     checkpoint = checkpoint_of(config)
     options = as_dict(config, without=_MAY_DIFFER)
     identity = {"command": "compare", **options, "checkpoint_sha256": sha256_of(checkpoint)}
@@ -189,10 +203,14 @@ def controls_command(config: ControlsConfig) -> dict[str, Any]:
     with open_job(folder, identity) as job:
         ranks = config.rank_conv or _ranks(config, checkpoint, folder / "rank_conv")
         runs = list(config.runs(folder, checkpoint=checkpoint, ranks=ranks))
+        if config.jobs > 1:
+            _side_by_side(config, [run for _, run in runs], device)
         cells = []
         for number, (level, run) in enumerate(runs, start=1):
-            note(f"run {number} of {len(runs)}: {run.job_dir.name}")
-            outcome = _finished(run) or prune_command(run)
+            outcome = _finished(run)
+            if outcome is None:
+                note(f"run {number} of {len(runs)}: {run.job_dir.name}")
+                outcome = prune_command(run)
             cells.append(cell_of(level, outcome))
         summary = {
             "command": "compare",
@@ -204,13 +222,36 @@ def controls_command(config: ControlsConfig) -> dict[str, Any]:
             "train_images": outcome["train_images"],
             **controls_summary(cells, config.plan.control),
             "options": identity | as_dict(config),
-            "environment": environment(open_device(config.device, config.gpu)),
+            "environment": environment(device) | {"threads": threads_of_each(config.jobs)},
         }
         write_csv(folder / "controls.csv", csv_rows(cells))
         draw_controls(folder / "controls.png", summary)
         write_text(job.summary_markdown, controls_markdown(summary))
         write_json(job.summary_json, summary)
     return summary
+
+
+def _device(config: ControlsConfig) -> torch.device:
+    """Return the device of the runs.
+
+    Raises:
+        ValueError: it cannot be had, or not by several runs at the same time.
+    """
+    device = open_device(config.device, config.gpu)
+    if config.jobs > 1 and (device.type != "cpu" or processes.num_processes() > 1):
+        where = "under torchrun" if processes.num_processes() > 1 else f"on {device}"
+        raise ValueError(f"--jobs is {config.jobs}: expected 1 {where}; the CPU takes several")
+    return device
+
+
+def _side_by_side(
+    config: ControlsConfig, runs: Sequence[PruneConfig], device: torch.device
+) -> None:
+    """Make the runs that are not finished, `config.jobs` at a time."""
+    to_make = {run.job_dir.name: run for run in runs if _finished(run) is None}
+    if to_make:
+        open_images(config, config.arch, device)  # downloaded once, where they have to be
+        call_side_by_side(prune_command, to_make, config.jobs)
 
 
 def _ranks(config: ControlsConfig, checkpoint: Path, folder: Path) -> Path:

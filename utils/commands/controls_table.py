@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.commands.controls_summary import excludes_zero
-from utils.paper.markdown import table
+from utils.paper.markdown import millions, table
 from utils.paper.readme_block import README, with_block
 from utils.runs.atomic_write import write_json, write_text
 
@@ -69,8 +69,8 @@ def _made_of(summary: Mapping[str, Any]) -> str:
         f"**{summary['arch']}, {summary['experiment']}**: {options['epochs']} epochs on "
         f"{summary['train_images']} train images of {summary['dataset']}, seeds {seeds}. Dense: "
         f"{accuracy['top1_percent']:.2f}%, {accuracy['correct']} of {accuracy['images']} test "
-        f"images right (95% interval {low:.2f} to {high:.2f}), {_millions(dense['macs'])} MACs, "
-        f"{_millions(dense['parameters'])} parameters."
+        f"images right (95% interval {low:.2f} to {high:.2f}), {millions(dense['macs'])} MACs, "
+        f"{millions(dense['parameters'])} parameters."
     )
 
 
@@ -80,8 +80,8 @@ def _accuracies(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = {
         "criterion": [row["criterion"] for row in rows],
         "rate": [row["level"] for row in rows],
-        "MACs, physical": [_millions(row["macs"]) for row in rows],
-        "parameters": [_millions(row["parameters"]) for row in rows],
+        "MACs, physical": [millions(row["macs"]) for row in rows],
+        "parameters": [millions(row["parameters"]) for row in rows],
         "before fine-tuning": [_spread(row["before"]) for row in rows],
         "after": [_spread(found) for found in after],
         "95%, seeds": [_interval(found["interval"]) for found in after],
@@ -166,10 +166,6 @@ def _signed(ends: Sequence[float]) -> str:
 
 def _interval(ends: Sequence[float] | None) -> str:
     return "" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
-
-
-def _millions(count: float) -> str:
-    return f"{count / 1e6:.2f}M"
 
 
 def _provenance(summary: Mapping[str, Any]) -> str:

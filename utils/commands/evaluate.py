@@ -59,8 +59,8 @@ class TestedOptions(NetworkOptions):
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(TestedOptions, DataOptions, DeviceOptions):
-    """Options of `main.py evaluate`."""
+class TestedFileOptions(TestedOptions):
+    """Which network is tested, where its file may name the architecture."""
 
     arch: str | None = option(
         None,
@@ -69,6 +69,12 @@ class EvaluateConfig(TestedOptions, DataOptions, DeviceOptions):
         type=arch_name,
         group="network",
     )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(TestedFileOptions, DataOptions, DeviceOptions):
+    """Options of `main.py evaluate`."""
+
     against: Path | None = option(
         None,
         "second checkpoint or job folder, measured beside the first, on the same images and in "
@@ -150,9 +156,7 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
     device = open_device(config.device, config.gpu)
     tested = _open_tested(config)
     first = tested[0].network
-    images = open_images(
-        config, first.arch, device, seed=config.seed, num_classes=first.num_classes
-    )
+    images = open_images(config, first.arch, device, num_classes=first.num_classes)
     chosen = images.test if config.split == "test" else images.train
     for one in tested:
         one.model.to(device)

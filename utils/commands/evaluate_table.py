@@ -5,7 +5,7 @@ from typing import Any
 
 from utils.commands.side_by_side import label, latency_figure, setting
 from utils.commands.sparse_report import sparse_text
-from utils.paper.markdown import table
+from utils.paper.markdown import megabytes, table
 
 
 def evaluate_text(found: Mapping[str, Any]) -> str:
@@ -42,11 +42,11 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     zeros, filters = found["zero_values"], found["zero_filters"]
     yield "", "zeros among them", f"{zeros['zeros']:,} ({zeros['share']:.1%})"
     yield "", "filters all zero", f"{filters['zeros']} of {filters['count']}"
-    yield "size_bytes", "file", _megabytes(found["size_bytes"])
+    yield "size_bytes", "file", megabytes(found["size_bytes"])
     for size in found["sizes"]:
-        nonzeros = f" (nonzeros {_megabytes(size['nonzero_bytes'])})" * (zeros["zeros"] > 0)
+        nonzeros = f" (nonzeros {megabytes(size['nonzero_bytes'])})" * (zeros["zeros"] > 0)
         title = f"parameters, {size['bits']} bits"
-        yield f"dense_bytes_{size['bits']}_bits", title, _megabytes(size["dense_bytes"]) + nonzeros
+        yield f"dense_bytes_{size['bits']}_bits", title, megabytes(size["dense_bytes"]) + nonzeros
     for peak in found["memory"]:
         key, title = f"peak_bytes_{peak['batch_size']}_images", f"peak activations, {setting(peak)}"
         yield key, title, _peak(peak)
@@ -69,8 +69,8 @@ def _ratio(found: Mapping[str, Any], key: str) -> str:
 
 def _peak(peak: Mapping[str, Any]) -> str:
     allocated = peak["allocated_bytes"]
-    beside = "" if allocated is None else f" (allocated {_megabytes(allocated)})"
-    return _megabytes(peak["peak_bytes"]) + beside
+    beside = "" if allocated is None else f" (allocated {megabytes(allocated)})"
+    return megabytes(peak["peak_bytes"]) + beside
 
 
 def _legend(found: Mapping[str, Any], networks: Sequence[Mapping[str, Any]]) -> str:
@@ -124,7 +124,3 @@ def _tensors(found: Mapping[str, Any]) -> str:
     ]
     others = f"{len(found['zeros_per_tensor']) - len(rows)} tensors hold no zero."
     return f"{table(('tensor', 'zeros', 'sparsity'), rows)}\n\n{others}" if rows else others
-
-
-def _megabytes(size_bytes: int | None) -> str:
-    return "" if size_bytes is None else f"{size_bytes / 1e6:.2f} MB"

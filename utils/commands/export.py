@@ -10,17 +10,17 @@ import torch.nn as nn
 from torch import Tensor
 
 from models.registry import architecture, build_model, example_images
-from utils.commands.evaluate import TestedOptions
-from utils.commands.export_check import check_file, latencies, logits_of
+from utils.commands.evaluate import TestedFileOptions
+from utils.commands.export_check import check_file, logits_of
 from utils.commands.inputs import (
     RESULTS,
     DataOptions,
     DeviceOptions,
-    arch_name,
     note,
     open_images,
     open_network,
 )
+from utils.commands.measuring import latencies
 from utils.data.gpu_loader import normalize
 from utils.data.images import NORMALIZATIONS
 from utils.metrics.cost import counts, physical_cost
@@ -35,16 +35,9 @@ _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class ExportConfig(TestedOptions, DataOptions, DeviceOptions):
+class ExportConfig(TestedFileOptions, DataOptions, DeviceOptions):
     """Options of `main.py export`."""
 
-    arch: str | None = option(
-        None,
-        "architecture; a pruned file names its own",
-        metavar="ARCH",
-        type=arch_name,
-        group="network",
-    )
     device: str = option("cpu", "where to export and check", choices=("auto", "cpu"), group="run")
     format: str = option(
         "all",
@@ -182,9 +175,7 @@ def _pixels(config: ExportConfig, network: Network) -> tuple[str, Sequence[str] 
         generator = torch.Generator().manual_seed(config.seed)
         shape = (count, 3, size, size)
         return "noise", None, torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-    images = open_images(
-        config, network.arch, _CPU, seed=config.seed, num_classes=network.num_classes
-    )
+    images = open_images(config, network.arch, _CPU, num_classes=network.num_classes)
     count = min(count, len(images.test))
     found = images.test.pixels(torch.arange(count), [slice(0, count)], device=_CPU, crops=None)
     return images.test.name, images.test.classes, next(iter(found))

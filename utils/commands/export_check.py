@@ -1,14 +1,12 @@
-"""Whether an exported file computes what its network does, and how fast it is."""
+"""Whether an exported file computes what its network does."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from utils.metrics.latency import compare_latency
 from utils.runs.exported import Opened
 
 # A .pt2 runs the same operators and gives the same bits; in an .onnx norms are folded into convs,
@@ -54,10 +52,3 @@ def check_file(opened: Opened, images: Tensor, logits: Mapping[int, Tensor]) -> 
         "logit_scale": scale,
         "same_class": same,
     }
-
-
-def latencies(networks: Mapping[str, nn.Module], images: Tensor) -> list[dict[str, Any]]:
-    """Return the latencies of the network and of its files, in turns, on one image and on all."""
-    one = compare_latency(networks, images[:1], repeats=20)
-    batch = compare_latency(networks, images, repeats=5, warmup=1)
-    return [{name: asdict(found) for name, found in timed.items()} for timed in (one, batch)]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from utils.paper.markdown import table
+from utils.paper.markdown import megabytes, table
 
 
 def export_text(found: Mapping[str, Any]) -> str:
@@ -13,12 +13,12 @@ def export_text(found: Mapping[str, Any]) -> str:
     own_size = found["size_bytes"]
     rows = [
         ("file", found["checkpoint"], *(file["path"] for file in files)),
-        ("size", *(_megabytes(size) for size in (own_size, *(f["size_bytes"] for f in files)))),
+        ("size", *(megabytes(size) for size in (own_size, *(f["size_bytes"] for f in files)))),
         ("opened by", "", *(file["opened_by"] for file in files)),
         ("largest difference", "", *(f"{file['largest_difference']:.2g}" for file in files)),
         ("same class", "", *(f"{file['same_class']} of {count}" for file in files)),
     ]
-    for timed in found["latency"]:
+    for timed in found["latency"].values():
         cells = (f"{latency['median_ms']:.2f} ms" for latency in timed.values())
         size = timed["network"]["batch_size"]
         rows.append((f"latency, {size} image{'s' * (size > 1)}", *cells))
@@ -28,7 +28,7 @@ def export_text(found: Mapping[str, Any]) -> str:
     legend = [
         f"MACs: {dense['macs']:,} of the dense network, {exported['macs']:,} of this one; "
         f"parameters: {dense['parameters']:,} and {exported['parameters']:,}, "
-        f"{_megabytes(4 * dense['parameters'])} and {_megabytes(4 * exported['parameters'])}",
+        f"{megabytes(4 * dense['parameters'])} and {megabytes(4 * exported['parameters'])}",
         f"largest difference: from the network's logits, up to {files[0]['logit_scale']:.3g}, in "
         f"batches of {sizes} images ({found['dataset']}, normalized as "
         f"{found['facts']['normalization']}); .onnx has its norms folded into convs",
@@ -37,7 +37,3 @@ def export_text(found: Mapping[str, Any]) -> str:
         f"{found['environment']['device']}, {threads} thread{'s' * (threads > 1)}",
     ]
     return "\n".join([table(header, rows), "", *(f"- {line}" for line in legend)])
-
-
-def _megabytes(size_bytes: int | None) -> str:
-    return "" if size_bytes is None else f"{size_bytes / 1e6:.2f} MB"

@@ -10,6 +10,7 @@ from models.channel_graph import ChannelGraph
 from models.rank_layers import rank_layers
 from utils.commands.inputs import Images
 from utils.commands.plan import Planned
+from utils.commands.prune_options import PruneConfig
 from utils.pruning.masks import ChannelMasks, ParameterMasks
 from utils.pruning.plan import PruningPlan
 from utils.runs.checkpoint import fill_model, load_file
@@ -122,3 +123,12 @@ class Finetuning:
         )
         fill_model(model, load_file(self.job.best)["state_dict"], self.job.best)
         return result
+
+
+def finetuning_of(
+    config: PruneConfig, dense: nn.Module, images: Images, job: JobFolder, log: RunLog
+) -> Finetuning:
+    """Return the fine-tuning that the options ask for; `dense` teaches where they say so."""
+    recipe = config.training_recipe(config.seed)
+    teacher = dense if config.distill else None
+    return Finetuning(images, recipe, config.select_on, job, log, teacher)

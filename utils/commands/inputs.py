@@ -304,7 +304,6 @@ def open_images(
     arch: str,
     device: torch.device,
     *,
-    seed: int = 0,
     num_classes: int | None = None,
     val_fraction: float | None = None,
 ) -> Images:
@@ -322,7 +321,7 @@ def open_images(
             options.dataset,
             options.data_dir,
             image_size=architecture(arch).image_size,
-            seed=seed,
+            seed=options.seed,
             workers=-(-options.workers // processes.num_processes()),  # 0 stays 0
         )
     if num_classes not in (None, len(data.train.classes)):
@@ -332,7 +331,7 @@ def open_images(
         )
     train, validation = data.train, None
     if val_fraction is not None:
-        train, validation = split_validation(train, val_fraction, seed)
+        train, validation = split_validation(train, val_fraction, options.seed)
     return Images(
         train.to(device),
         None if validation is None else validation.to(device),

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -16,7 +15,8 @@ from utils.commands.inputs import Images
 from utils.commands.measuring import check_removed
 from utils.commands.plan import Planned, planner
 from utils.commands.prune_options import PruneConfig
-from utils.metrics.accuracy import Accuracy
+from utils.data.images import check_enough, draw_images
+from utils.metrics.accuracy import as_dicts
 from utils.pruning.criteria import RANK_CRITERIA
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.plan import PruningPlan
@@ -44,12 +44,8 @@ def check_steps_fit(config: PruneConfig, plan: PruningPlan, images: Images) -> N
             f"--steps is {config.steps}: expected at most {most}, the filters that go of the conv "
             "that loses most"
         )
-    ranks = config.rerank and config.criterion in RANK_CRITERIA
-    if ranks and config.num_images > len(images.train):
-        raise ValueError(
-            f"--num_images is {config.num_images}: expected at most the {len(images.train)} train "
-            "images to rank on"
-        )
+    if config.rerank and config.criterion in RANK_CRITERIA:
+        check_enough(images.train, config.num_images, f"--num_images is {config.num_images}")
 
 
 @dataclass(frozen=True)
@@ -133,9 +129,8 @@ class IterativePruning:
         layers = rank_layers(self.config.arch, sites).layers
         site_of = {x.conv: x.site for x in layers if x.conv in self.planned.scores}
         images = self.tuning.images
-        generator = torch.Generator().manual_seed(self.config.seed)
-        drawn = torch.randperm(len(images.train), generator=generator)[: self.config.num_images]
-        batches = images.evaluation_batches(images.train.subset(drawn))
+        drawn = draw_images(images.train, self.config.num_images, self.config.seed)
+        batches = images.evaluation_batches(drawn)
         found = estimate_ranks(model, set(site_of.values()), (batch for batch, _ in batches))
         return {conv: found[site].mean.float() for conv, site in site_of.items()}
 
@@ -153,7 +148,7 @@ class IterativePruning:
         return {
             "step": step,
             "filters_removed": sum(layer.removed for layer in plan.layers),
-            "pruned": _plain(self.tuning.images.accuracies(pruned)),
+            "pruned": as_dicts(self.tuning.images.accuracies(pruned)),
             "plan": plan.as_list(),
         }
 
@@ -161,11 +156,7 @@ class IterativePruning:
 def _outcome(result: FitResult) -> dict[str, Any]:
     """Return what a step's fine-tuning came to."""
     return {
-        "finetuned": _plain(result.best),
+        "finetuned": as_dicts(result.best),
         "best_epoch": result.best_epoch + 1,
         "epochs": len(result.epochs),
     }
-
-
-def _plain(accuracies: Mapping[str, Accuracy]) -> dict[str, Any]:
-    return {name: accuracy.as_dict() for name, accuracy in accuracies.items()}

@@ -1,9 +1,11 @@
-"""What `prune` measures of two networks side by side, on real images."""
+"""What networks compute, and how long they take, side by side on the same images."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import torch.nn as nn
+from torch import Tensor
 
 from utils.commands.inputs import Images
 from utils.metrics.difference import largest_difference
@@ -25,14 +27,13 @@ def check_removed(masked: nn.Module, slim: nn.Module, images: Images) -> dict[st
     return {"largest": largest, "logit_scale": scale, "images": len(batch)}
 
 
-def latencies(dense: nn.Module, pruned: nn.Module, images: Images) -> dict[str, Any]:
-    """Return the latency of both networks on one image and on a batch, timed in turns."""
-    batch = images.first_batch(images.test)
-    networks = {"dense": dense, "pruned": pruned}
+def latencies(networks: Mapping[str, nn.Module], batch: Tensor) -> dict[str, Any]:
+    """Return the networks' latencies on one image and on the batch of [N, C, H, W], in turns."""
+    timed = {
+        "one_image": compare_latency(networks, batch[:1], repeats=20),
+        "batch": compare_latency(networks, batch, repeats=5, warmup=1),
+    }
     return {
-        name: {state: asdict(found) for state, found in timed.items()}
-        for name, timed in (
-            ("one_image", compare_latency(networks, batch[:1], repeats=20)),
-            ("batch", compare_latency(networks, batch, repeats=5, warmup=1)),
-        )
+        size: {name: asdict(latency) for name, latency in found.items()}
+        for size, found in timed.items()
     }

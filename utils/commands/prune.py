@@ -9,12 +9,19 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from utils.commands.board import FINETUNED, final_figures, log_plan, log_results, log_weights
+from utils.commands.board import (
+    FINETUNED,
+    PRUNED,
+    final_figures,
+    log_plan,
+    log_results,
+    log_weights,
+)
 from utils.commands.budget import find_budget
 from utils.commands.done_convs import with_done_convs
 from utils.commands.evaluate import EvaluateConfig, evaluate_command
 from utils.commands.evaluate_table import evaluate_text
-from utils.commands.finetune import Finetuned, Finetuning, stages_of
+from utils.commands.finetune import Finetuned, Finetuning, finetuning_of, stages_of
 from utils.commands.inputs import (
     RESULTS,
     Images,
@@ -34,7 +41,7 @@ from utils.commands.prune_zeros import remove_zeros, zeros_markdown
 from utils.commands.scratch import from_scratch
 from utils.commands.summary import summary_markdown
 from utils.commands.weight_summary import weights_markdown
-from utils.metrics.accuracy import Accuracy
+from utils.metrics.accuracy import Accuracy, as_dicts
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.network_file import Network, write_network
 from utils.pruning.surgery import remove_filters
@@ -83,7 +90,6 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         config,
         config.arch,
         device,
-        seed=config.seed,
         num_classes=planned.dense.num_classes,
         val_fraction=config.held_out,
     )
@@ -170,21 +176,20 @@ def _run(
     """Measure, check the law, fine-tune, write pruned.pt, and return what was measured."""
     dense = planned.dense.model.to(images.device)
     note("measuring the dense network")
-    accuracy = {"dense": _plain(images.accuracies(dense))}
+    accuracy = {"dense": as_dicts(images.accuracies(dense))}
     if config.init == "scratch":
         planned = from_scratch(planned, config.seed)
     masked = copy.deepcopy(planned.dense.model).to(images.device)
     masks = ChannelMasks(masked, planned.graph, planned.plan.masks())
     masks.apply()
     slim = planned.slim.to(images.device)
+    log_weights(log, slim, PRUNED)
     difference = check_removed(masked, slim, images)
     note(f"removed = masked on real images: largest difference {difference['largest']:.2e}")
-    accuracy["pruned"] = _plain(images.accuracies(masked))
+    accuracy["pruned"] = as_dicts(images.accuracies(masked))
     model, result, stepped = slim if config.mode == "remove" else masked, None, {}
     if config.epochs:
-        recipe = config.training_recipe(config.seed)
-        teacher = dense if config.distill else None
-        tuning = Finetuning(images, recipe, config.select_on, job, log, teacher)
+        tuning = finetuning_of(config, dense, images, job, log)
         tuned = _finetuned(config, planned, tuning, model=model, masks=masks)
         model, result, planned = tuned.model, tuned.result, tuned.planned
         if tuned.steps:
@@ -192,8 +197,8 @@ def _run(
             accuracy["pruned"] = tuned.steps[-1]["pruned"]
             stepped = {"steps": tuned.steps, **planned.costs(config.mode)}
             stepped["epochs_trained"] = sum(row["epochs"] for row in tuned.steps)
-        accuracy["finetuned_best"] = _plain(result.best)
-        accuracy["finetuned_last"] = _plain(result.last)
+        accuracy["finetuned_best"] = as_dicts(result.best)
+        accuracy["finetuned_last"] = as_dicts(result.last)
         log_weights(log, model, FINETUNED)
     write_network(job.pruned, _network(config, planned, model, checkpoint_sha256))
     note("timing the dense and the pruned network")
@@ -204,7 +209,7 @@ def _run(
         "epochs_trained": 0 if result is None else len(result.epochs),
         "train_images": len(images.train),
         "seconds_of_finetuning": 0.0 if result is None else result.seconds,
-        "latency": latencies(dense, model, images),
+        "latency": latencies({"dense": dense, "pruned": model}, images.first_batch(images.test)),
         "pruned_file_bytes": job.pruned.stat().st_size,
         "pruned_file": str(job.pruned),
         **stepped,
@@ -288,10 +293,6 @@ def _network(
             "torch": str(torch.__version__),  # a class of its own, which no safe loader reads
         },
     )
-
-
-def _plain(accuracies: Mapping[str, Accuracy]) -> dict[str, Any]:
-    return {name: accuracy.as_dict() for name, accuracy in accuracies.items()}
 
 
 def _finish(summary: dict[str, Any], job: JobFolder, log: RunLog) -> None:

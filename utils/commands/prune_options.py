@@ -10,10 +10,10 @@ from utils.commands.evaluate import TestedOptions
 from utils.commands.inputs import DataOptions, DeviceOptions
 from utils.commands.rates import LAYOUTS, rates_of_ratio, read_rates
 from utils.commands.step_options import StepOptions
-from utils.commands.training_options import TrainingOptions
+from utils.commands.training_options import TrainingOptions, recipe_option
 from utils.commands.weight_options import WeightOptions
-from utils.runs.options import option
-from utils.training.published import RECIPES, recipe_values
+from utils.runs.options import option, refuse_given
+from utils.training.published import recipe_values
 from utils.training.schedules import Recipe
 
 _LOADS = "a checkpoint loads as it is, bare or under state_dict, with or without module."
@@ -39,7 +39,9 @@ class PruneConfig(
         "--input_image_size": "the architecture knows the size of its images",
     }
     compress_rate: str = option(
-        "", "filters to remove of each conv, e.g. [0.95]+[0.5]*6+[0.9]*4+[0.8]*2", group="pruning"
+        "",
+        "share of the filters to remove of each conv, e.g. [0.95]+[0.5]*6+[0.9]*4+[0.8]*2",
+        group="pruning",
     )
     ratio: tuple[float, ...] = option(
         (),
@@ -60,8 +62,8 @@ class PruneConfig(
     )
     schedule: str = option(
         "oneshot",
-        "prune all convs at once, or conv by conv with fine-tuning in between (the paper's way), "
-        "or all a little more in each of --steps",
+        "oneshot: prune all convs at once; layerwise: conv by conv with fine-tuning in between, "
+        "the paper's way; iterative: all convs a little more in each of --steps",
         choices=("oneshot", "layerwise", "iterative"),
         group="pruning",
     )
@@ -74,13 +76,7 @@ class PruneConfig(
     resume_mask: Path | None = option(
         None, "HRank's mask file, for the convs of --start_cov", metavar="FILE", group="pruning"
     )
-    recipe: str | None = option(
-        None,
-        "a whole procedure, hrank's or hrankplus's as published; flags given beside it stand",
-        choices=tuple(RECIPES),
-        presets=lambda given: recipe_values(given["recipe"], given.get("dataset")),
-        group="training",
-    )
+    recipe: str | None = recipe_option(recipe_values)
     distill: bool = option(False, "let the dense network teach the pruned one", group="training")
     distill_weight: float = option(
         0.9, "the teacher's share of the loss, the labels have the rest", group="training"
@@ -195,8 +191,11 @@ class PruneConfig(
         """Return the settings of the fine-tuning; `epochs` must not be 0.
 
         Raises:
-            ValueError: a setting is out of range.
+            ValueError: a setting is out of range, or would do nothing.
         """
+        if not self.distill:
+            names = ("distill_weight", "distill_temperature")
+            refuse_given(self, names, "without --distill: expected both")
         return replace(
             super().training_recipe(seed),
             distill_weight=self.distill_weight,

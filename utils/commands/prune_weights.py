@@ -18,13 +18,13 @@ from utils.commands.board import (
     log_results,
     log_weights,
 )
-from utils.commands.finetune import Finetuning
+from utils.commands.finetune import finetuning_of
 from utils.commands.inputs import RESULTS, Images, note, open_device, open_images
 from utils.commands.plan import check_finite
 from utils.commands.prune_options import PruneConfig
 from utils.commands.weight_figures import write_weight_figure
 from utils.commands.weight_summary import weight_sizes, weights_markdown
-from utils.metrics.accuracy import Accuracy
+from utils.metrics.accuracy import as_dicts
 from utils.metrics.cost import counts, physical_cost
 from utils.pruning.layer_sparsity import parse_sparsity
 from utils.pruning.magnitude import (
@@ -65,7 +65,6 @@ def prune_weights(
         config,
         config.arch,
         device,
-        seed=config.seed,
         num_classes=dense.num_classes,
         val_fraction=config.held_out,
     )
@@ -142,18 +141,18 @@ def _run(
     run that was stopped goes on with the same masks.
     """
     note("measuring the dense network")
-    accuracy = {"dense": _plain(images.accuracies(dense))}
+    accuracy = {"dense": as_dicts(images.accuracies(dense))}
     steps = config.steps if config.schedule == "iterative" else 1
     state = load_file(job.steps) if job.steps.exists() else {"step": 0, "done": []}
     if job.best.exists():
         fill_model(model, load_file(job.best)["state_dict"], job.best)
-    tuning = _finetuning(config, dense, images, job, log) if config.epochs else None
+    tuning = finetuning_of(config, dense, images, job, log) if config.epochs else None
     result, done = None, state["done"]
     for step in range(max(state["step"], 1), steps + 1):
         if step > state["step"]:
             masks = masks_of_step(config, model, step, steps=steps)
             WeightMasks(model, masks).apply()
-            done.append(_step_row(masks) | {"pruned": _plain(images.accuracies(model))})
+            done.append(_step_row(masks) | {"pruned": as_dicts(images.accuracies(model))})
             write_tensors(job.steps, {"step": step, "masks": masks, "done": done})
         else:
             masks = state["masks"]
@@ -162,11 +161,11 @@ def _run(
         processes.check_same("the masks", done[-1])
         if tuning is not None:
             result = tuning.step(model, applied, step, steps)
-            done[-1]["finetuned"] = _plain(result.best)
+            done[-1]["finetuned"] = as_dicts(result.best)
     accuracy["pruned"] = done[-1]["pruned"]
     if result is not None:
         accuracy |= {"finetuned_best": done[-1]["finetuned"]}
-        accuracy |= {"finetuned_last": _plain(result.last)}
+        accuracy |= {"finetuned_last": as_dicts(result.last)}
     return {
         "accuracy": accuracy,
         "steps": done,
@@ -174,14 +173,6 @@ def _run(
         "train_images": len(images.train),
         "seconds_of_finetuning": 0.0 if result is None else result.seconds,
     }
-
-
-def _finetuning(
-    config: PruneConfig, dense: nn.Module, images: Images, job: JobFolder, log: RunLog
-) -> Finetuning:
-    recipe = config.training_recipe(config.seed)
-    teacher = dense if config.distill else None
-    return Finetuning(images, recipe, config.select_on, job, log, teacher)
 
 
 def _step_row(masks: Mapping[str, Tensor]) -> dict[str, float]:
@@ -251,7 +242,3 @@ def _finish(
     )
     write_text(job.summary_markdown, text)
     write_json(job.summary_json, summary)
-
-
-def _plain(accuracies: Mapping[str, Accuracy]) -> dict[str, Any]:
-    return {name: accuracy.as_dict() for name, accuracy in accuracies.items()}

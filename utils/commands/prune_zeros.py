@@ -14,7 +14,7 @@ from utils.commands.inputs import RESULTS, open_network
 from utils.commands.plan import check_finite
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.difference import largest_difference
-from utils.paper.markdown import table
+from utils.paper.markdown import megabytes, millions, table
 from utils.pruning.network_file import Network, write_network
 from utils.pruning.zero_filters import ZeroRemoval, remove_zero_filters
 from utils.runs.atomic_write import write_json, write_text
@@ -96,7 +96,7 @@ def zeros_markdown(summary: Mapping[str, Any]) -> str:
     if summary["added_biases"]:
         parts.append(f"Biases added, to hold constants: {', '.join(summary['added_biases'])}.")
     if "pruned_file" in summary:
-        size = f"{summary['pruned_file_bytes'] / 1e6:.2f} MB"
+        size = megabytes(summary["pruned_file_bytes"])
         parts.append(f"Pruned network: `{summary['pruned_file']}`, {size}.")
     return "\n\n".join(parts) + "\n"
 
@@ -179,7 +179,7 @@ def _stays(stays: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _arrow(values: Mapping[str, int]) -> str:
-    return f"{values['dense'] / 1e6:.2f}M -> {values['pruned'] / 1e6:.2f}M"
+    return f"{millions(values['dense'])} -> {millions(values['pruned'])}"
 
 
 def _cost_row(physical: Mapping[str, Any], what: str) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from utils.commands.inputs import (
     open_images,
 )
 from utils.data.gpu_loader import batches
-from utils.data.images import ImageSource
+from utils.data.images import ImageSource, check_enough
 from utils.paper.markdown import table
 from utils.paper.readme_block import README, with_block
 from utils.rank.benchmark import REFERENCE, Benchmark, Timing, benchmark, count_maps
@@ -128,12 +128,8 @@ def updated(readme: str, results: Iterable[Mapping[str, Any]]) -> str:
 def _images(
     config: RankBenchmarkConfig, num_classes: int, device: torch.device, wanted: int
 ) -> ImageSource:
-    data = open_images(config, config.arch, device, seed=config.seed, num_classes=num_classes)
-    if wanted > len(data.train):
-        raise ValueError(
-            f"{wanted} images to rank on: expected at most the {len(data.train)} "
-            f"of {data.train.name!r}"
-        )
+    data = open_images(config, config.arch, device, num_classes=num_classes)
+    check_enough(data.train, wanted, f"{wanted} images to rank on")
     return data.train.subset(range(wanted))
 
 

@@ -26,7 +26,7 @@ from utils.commands.inputs import (
 )
 from utils.commands.rank_report import DRAWS, RankedImages, report_rates, write_report
 from utils.data.gpu_loader import batches, num_batches
-from utils.data.images import ImageSource
+from utils.data.images import ImageSource, check_enough, draw_images
 from utils.rank.estimation import RankStatistics, estimate_ranks
 from utils.rank.matrix_rank import rank_method
 from utils.rank.rank_files import write_ranks
@@ -300,16 +300,12 @@ def _check_writable(folder: Path) -> None:
 
 def _chosen_images(config: RankConfig, num_classes: int, device: torch.device) -> ImageSource:
     """Return the first `images_needed` images of the split, in an order drawn by the seed."""
-    data = open_images(config, config.arch, device, seed=config.seed, num_classes=num_classes)
+    data = open_images(config, config.arch, device, num_classes=num_classes)
     source = data.train if config.split == "train" else data.test
-    if config.images_needed > len(source):
-        report = " and to report on (see --report_images)" * config.report
-        raise ValueError(
-            f"{config.images_needed} images to rank on{report}: expected at most "
-            f"the {len(source)} of {source.name!r}"
-        )
-    generator = torch.Generator().manual_seed(config.seed)
-    return source.subset(torch.randperm(len(source), generator=generator)[: config.images_needed])
+    report = " and to report on (see --report_images)" * config.report
+    wanted = f"{config.images_needed} images to rank on{report}"
+    check_enough(source, config.images_needed, wanted)
+    return draw_images(source, config.images_needed, config.seed)
 
 
 def _images_of(config: RankConfig, images: ImageSource, device: torch.device) -> Iterator[Tensor]:

@@ -28,7 +28,7 @@ from utils.commands.inputs import (
 from utils.commands.plan import ScoreOptions, check_finite, score_layers
 from utils.commands.scan_results import scan_summary, unit_name, write_scan
 from utils.commands.weight_options import GranularityOptions
-from utils.data.images import ImageSource
+from utils.data.images import ImageSource, check_enough, draw_images
 from utils.metrics.accuracy import Accuracy, accuracy_of, batch_sums, measure_accuracy
 from utils.metrics.cost import Cost, physical_cost
 from utils.pruning.compress_rates import num_removed
@@ -120,7 +120,6 @@ def scan_command(config: ScanConfig) -> dict[str, Any]:
         config,
         config.arch,
         device,
-        seed=config.seed,
         num_classes=dense.num_classes,
         val_fraction=config.val_fraction if config.split == "val" else None,
     )
@@ -198,12 +197,8 @@ def _chosen(config: ScanConfig, images: Images) -> ImageSource:
     """Return the images to answer, drawn from the split by the seed."""
     source = images.test if config.split == "test" else images.validation
     count = config.num_images or min(_DEFAULT_IMAGES, len(source))
-    if count > len(source):
-        raise ValueError(
-            f"--num_images is {count}: expected at most the {len(source)} of {source.name!r}"
-        )
-    generator = torch.Generator().manual_seed(config.seed)
-    return source.subset(torch.randperm(len(source), generator=generator)[:count])
+    check_enough(source, count, f"--num_images is {count}")
+    return draw_images(source, count, config.seed)
 
 
 @dataclass(frozen=True)

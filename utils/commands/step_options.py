@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from utils.commands.plan import ScoreOptions
 from utils.pruning.criteria import BLIND_CRITERIA
-from utils.runs.options import option
+from utils.runs.options import option, refuse_given
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class StepOptions(ScoreOptions):
             ValueError: they do not.
         """
         if schedule != "iterative":
-            if self.rerank:
-                raise ValueError(f"--rerank with --schedule {schedule}: expected iterative")
+            refuse_given(
+                self, ("steps", "rerank"), f"with --schedule {schedule}: expected iterative"
+            )
             return
         if self.steps < 1:
             raise ValueError(f"--steps is {self.steps}: expected 1 or more")

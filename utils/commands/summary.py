@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utils.commands.budget import budget_line
-from utils.paper.markdown import table
+from utils.paper.markdown import megabytes, millions, table
 
 _STATES = {
     "dense": "dense",
@@ -56,7 +56,7 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
             "" if layer["cut_score"] is None else f"{layer['cut_score']:.4g}",
             "; ".join(filter(None, ["tie" * layer["tied_at_cut"], layer["reason"]])),
             f"{layer['inputs']['dense']} -> {layer['inputs']['pruned']}",
-            f"{_millions(layer['macs']['dense'])} -> {_millions(layer['macs']['pruned'])}",
+            f"{millions(layer['macs']['dense'])} -> {millions(layer['macs']['pruned'])}",
         )
         for number, layer in enumerate(layers, start=1)
     ]
@@ -81,7 +81,7 @@ def _costs(summary: Mapping[str, Any]) -> str:
             dense, pruned = (summary[rule][state][what] for state in ("dense", "pruned"))
             label = "MACs" if what == "macs" else what
             less = f"{100 * (1 - pruned / dense):.1f}%"
-            rows.append((f"{label}, {name}", _millions(dense), _millions(pruned), less))
+            rows.append((f"{label}, {name}", millions(dense), millions(pruned), less))
     return table(("", "dense", "pruned", "less by"), rows)
 
 
@@ -130,7 +130,7 @@ def _remarks(summary: Mapping[str, Any]) -> list[str]:
         f"Removed = masked: logits of {law['images']} real images differ by at most "
         f"{law['largest']:.1e} (at a scale of {law['logit_scale']:.1f}).",
         _latency(summary["latency"], summary["environment"]),
-        f"Pruned network: `{summary['pruned_file']}`, {summary['pruned_file_bytes'] / 1e6:.2f} MB.",
+        f"Pruned network: `{summary['pruned_file']}`, {megabytes(summary['pruned_file_bytes'])}.",
     ]
 
 
@@ -165,7 +165,3 @@ _PAPER_HEADER = ("", "published", "here, same rule", "verdict")
 
 def _measured(key: str, value: float) -> str:
     return f"{value:.2f}%" if key == "top1_percent" else f"{value:,}"
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.2f}M"

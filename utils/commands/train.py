@@ -17,6 +17,7 @@ from utils.commands.inputs import (
     open_images,
 )
 from utils.commands.training_options import TrainingOptions, schedule_name
+from utils.metrics.accuracy import as_dicts
 from utils.metrics.cost import physical_cost
 from utils.runs.atomic_write import write_json
 from utils.runs.environment import environment
@@ -61,9 +62,7 @@ def train_command(config: TrainConfig) -> dict[str, Any]:
         ValueError: bad input, or a folder that holds a run with other options.
     """
     device = open_device(config.device, config.gpu)
-    images = open_images(
-        config, config.arch, device, seed=config.seed, val_fraction=config.held_out
-    )
+    images = open_images(config, config.arch, device, val_fraction=config.held_out)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         model = build_model(config.arch, images.num_classes).to(device)
@@ -92,8 +91,8 @@ def train_command(config: TrainConfig) -> dict[str, Any]:
             "select_on": config.select_on,
             "macs": cost.macs,
             "parameters": cost.parameters,
-            "best": {name: found.as_dict() for name, found in result.best.items()},
-            "last": {name: found.as_dict() for name, found in result.last.items()},
+            "best": as_dicts(result.best),
+            "last": as_dicts(result.last),
             "best_epoch": result.best_epoch + 1,
             "epochs_trained": len(result.epochs),
             "seconds": result.seconds,

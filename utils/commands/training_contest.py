@@ -28,7 +28,6 @@ from utils.training.schedules import Recipe
 from utils.training.steps import TrainingStep, make_optimizer
 
 _NORMALIZATION = "cifar10"
-_RECIPE = Recipe(epochs=1, lr=0.01)
 
 Batches = Iterator[tuple[Tensor, Tensor]]  # images [B, 3, S, S], labels [B]
 AfterStep = Callable[[], None] | None

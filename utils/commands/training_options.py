@@ -1,6 +1,8 @@
 """Options of a command that trains, and the recipe they spell."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from utils.runs.options import option
 from utils.training.published import RECIPES, training_values
@@ -14,17 +16,23 @@ def schedule_name(word: str) -> str:
     return _OFFICIAL_NAMES.get(word, word)
 
 
+def recipe_option(values_of: Callable[..., Mapping[str, Any]]) -> Any:
+    """Return the option --recipe; values_of(recipe, dataset, epochs) are what it stands for."""
+    return option(
+        None,
+        "a whole procedure: hrank's or hrankplus's as published, or what is usual now; flags given "
+        "beside it stand, and with fewer --epochs its warm-up is at most a quarter of them",
+        choices=tuple(RECIPES),
+        presets=lambda given: values_of(given["recipe"], given.get("dataset"), given.get("epochs")),
+        group="training",
+    )
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
     """How a network is trained; the defaults are the official fine-tuning's."""
 
-    recipe: str | None = option(
-        None,
-        "a whole procedure, hrank's or hrankplus's as published; flags given beside it stand",
-        choices=tuple(RECIPES),
-        presets=lambda given: training_values(given["recipe"], given.get("dataset")),
-        group="training",
-    )
+    recipe: str | None = recipe_option(training_values)
     epochs: int = option(15, "epochs of fine-tuning (of each layer or step)", group="training")
     lr: float = option(0.01, "learning rate", flags=("--learning_rate",), group="training")
     lr_decay_step: tuple[int, ...] = option(

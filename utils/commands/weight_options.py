@@ -5,11 +5,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from utils.pruning.layer_sparsity import parse_sparsity
-from utils.runs.options import option
+from utils.runs.options import option, refuse_given
 
 GRANULARITIES = ("filter", "weight")
 PATTERNS = ("unstructured", "2:4")
 _GROUP = "fine-grained pruning"
+_FILTERS = ("pruning", "automatic rates")  # groups of options for filters alone
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,13 @@ class GranularityOptions:
         Raises:
             ValueError: one of them is not at its default.
         """
-        foreign, other = ("pruning", "filter") if self.by_weight else (_GROUP, "weight")
-        for field in fields(self):
-            if field.metadata["group"] != foreign or field.name in ("granularity", *shared):
-                continue
-            value = getattr(self, field.name)
-            if value != field.default:
-                raise ValueError(
-                    f"--{field.name} is {value!r} with --granularity {self.granularity}: expected "
-                    f"it with --granularity {other} alone"
-                )
+        foreign, other = (_FILTERS, "filter") if self.by_weight else ((_GROUP,), "weight")
+        names = {field.name for field in fields(self) if field.metadata["group"] in foreign}
+        refuse_given(
+            self,
+            names - {"granularity", *shared},
+            f"with --granularity {self.granularity}: expected it with --granularity {other} alone",
+        )
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,22 @@ class Dataset:
     name: str
 
 
+def check_enough(images: ImageSource, count: int, wanted: str) -> None:
+    """Refuse a `count` of more images than there are; `wanted` says it in the user's words.
+
+    Raises:
+        ValueError: it is.
+    """
+    if count > len(images):
+        raise ValueError(f"{wanted}: expected at most the {len(images)} of {images.name!r}")
+
+
+def draw_images(images: ImageSource, count: int, seed: int) -> ImageSource:
+    """Return `count` of the images, or all if they are fewer, in an order drawn by the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return images.subset(torch.randperm(len(images), generator=generator)[:count])
+
+
 def split_validation(
     train: ImageSource, fraction: float, seed: int
 ) -> tuple[ImageSource, ImageSource]:

@@ -1,6 +1,6 @@
 """Top-1 accuracy of a network on labelled images, with the interval that its sample size allows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +55,11 @@ class Accuracy:
             "interval_percent": list(self.interval_percent()),
             "loss": self.loss,
         }
+
+
+def as_dicts(accuracies: Mapping[str, Accuracy]) -> dict[str, dict]:
+    """Return {name: accuracy}, each as plain JSON values."""
+    return {name: accuracy.as_dict() for name, accuracy in accuracies.items()}
 
 
 def measure_accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Accuracy:

@@ -1,4 +1,4 @@
-"""Markdown tables that read well as plain text, too."""
+"""How results are written: Markdown tables that read well as plain text, too, and large counts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,3 +14,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def millions(count: float) -> str:
+    """Return a count, such as MACs or parameters, in millions."""
+    return f"{count / 1e6:.2f}M"
+
+
+def megabytes(size_bytes: int | None) -> str:
+    """Return a size in units of 1,000,000 bytes; nothing for None."""
+    return "" if size_bytes is None else f"{size_bytes / 1e6:.2f} MB"

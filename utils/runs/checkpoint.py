@@ -79,26 +79,11 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
-    """Fill `model` from a checkpoint file and return what else the file says, such as best_prec1.
-
-    The classifier may be spelled `fc` or `linear`, `num_batches_tracked` may be missing (then the
-    model's own stays). A file that does not fit leaves the model as it was.
-
-    Raises:
-        ValueError: the file cannot be loaded, or its names or shapes are not the model's.
-    """
-    content = load_file(path)
-    fill_model(model, state_dict_of(content, path), path)
-    if "state_dict" not in content:
-        return {}
-    return {key: value for key, value in content.items() if key != "state_dict"}
-
-
 def fill_model(model: nn.Module, state: Mapping[str, Tensor], source: str | os.PathLike) -> None:
     """Copy `state` into `model`, all of it or, where it does not fit, nothing.
 
-    The classifier may be spelled `fc` or `linear`, whichever the model says.
+    The classifier may be spelled `fc` or `linear`, whichever the model says; `num_batches_tracked`
+    may be missing (then the model's own stays).
 
     Raises:
         ValueError: one sentence with the first key that does not fit, and how many do not.

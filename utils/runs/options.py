@@ -30,7 +30,7 @@ def option(
 
     Args:
         default: the value without the flag.
-        help: one line for --help; the default is added to it.
+        help: one line for --help; the default is added to it, unless it says "(default: " itself.
         flags: other spellings, such as ("--learning_rate",), beside the field's own name.
         choices: the legal values.
         group: the heading of --help under which it is listed.
@@ -108,6 +108,19 @@ def shared_options(config_class: type, config: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(config).items() if name in names}
 
 
+def refuse_given(config: Any, names: Collection[str], why: str) -> None:
+    """Refuse the options in `names` that would do nothing beside the others, but at their defaults.
+
+    Raises:
+        ValueError: one has another value; `why` follows it in the message.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in names and value != field.default:
+            given = field.name if value is True else f"{field.name} is {_plain(value)!r}"
+            raise ValueError(f"--{given} {why}")
+
+
 class _Unneeded(argparse.Action):
     """Says on standard error that a flag has nothing to do here, and why."""
 
@@ -167,7 +180,10 @@ def _tuple_reader(kind: type) -> Callable[[str], tuple]:
 
 
 def _help_of(field: dataclasses.Field) -> str:
-    return f"{field.metadata['help']} (default: {_in_words(field.default)})".replace("%", "%%")
+    text = field.metadata["help"]
+    if "(default: " not in text:  # in words of its own
+        text += f" (default: {_in_words(field.default)})"
+    return text.replace("%", "%%")
 
 
 def _in_words(default: Any) -> str:

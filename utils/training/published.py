@@ -63,13 +63,19 @@ RECIPES: Mapping[str, Mapping[str | None, Mapping[str, Any]]] = MappingProxyType
 )
 
 
-def recipe_values(name: str, dataset: str | None) -> Mapping[str, Any]:
-    """Return the values {option: value} of the recipe `name` for pruning on a dataset."""
+def recipe_values(name: str, dataset: str | None, epochs: int | None = None) -> Mapping[str, Any]:
+    """Return the values {option: value} of the recipe `name` for pruning on a dataset.
+
+    Its warm-up is for its own number of epochs; of other `epochs` it takes a quarter at most.
+    """
     by_dataset = RECIPES[name]
-    return by_dataset.get(dataset, by_dataset[None])
+    values = by_dataset.get(dataset, by_dataset[None])
+    if epochs is None:
+        return values
+    return {**values, "warmup_epochs": min(values["warmup_epochs"], epochs // 4)}
 
 
-def training_values(name: str, dataset: str | None) -> Mapping[str, Any]:
+def training_values(name: str, dataset: str | None, epochs: int | None = None) -> Mapping[str, Any]:
     """Return the values of the recipe `name` that are for any training: all but pruning's order."""
-    values = recipe_values(name, dataset)
+    values = recipe_values(name, dataset, epochs)
     return {option: value for option, value in values.items() if option != "schedule"}
