@@ -23,6 +23,7 @@ from utils.commands.inputs import (
     open_images,
     open_network,
 )
+from utils.commands.measuring import check_normalization
 from utils.commands.side_by_side import ratios, remarks
 from utils.commands.sparse_report import sparse_report
 from utils.data.images import ImageSource
@@ -185,11 +186,13 @@ def _open_tested(config: EvaluateConfig) -> list[Tested]:
     """
     path = config.tested()
     first = Tested(open_network(config.arch, path, config.seed), path)
+    check_normalization(first.network, path, config.normalization)
     if config.against is None:
         return [first]
     path = _checkpoint_in("--against", config.against)
     arch = config.against_arch or first.network.arch
     other = Tested(open_network(arch, path, config.seed), path)
+    check_normalization(other.network, path, config.normalization)
     size, expected = (architecture(one.network.arch).image_size for one in (other, first))
     classes = other.network.num_classes
     if (size, classes) != (expected, first.network.num_classes):

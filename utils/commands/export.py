@@ -20,7 +20,7 @@ from utils.commands.inputs import (
     open_images,
     open_network,
 )
-from utils.commands.measuring import latencies
+from utils.commands.measuring import check_normalization, latencies
 from utils.data.gpu_loader import normalize
 from utils.data.images import NORMALIZATIONS
 from utils.metrics.cost import counts, physical_cost
@@ -90,6 +90,7 @@ def export_command(config: ExportConfig) -> dict[str, Any]:
         note(f"--gpu {config.gpu}: export computes on the CPU")
     checkpoint = config.tested()
     network = open_network(config.arch, checkpoint, config.seed)
+    check_normalization(network, checkpoint, config.normalization)
     paths = {format: _path(config, checkpoint, network.arch, format) for format in formats}
     dataset, classes, pixels = _pixels(config, network)
     model, example = network.model.eval(), example_images(network.arch)

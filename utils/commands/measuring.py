@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch.nn as nn
@@ -10,7 +11,22 @@ from torch import Tensor
 from utils.commands.inputs import Images
 from utils.metrics.difference import largest_difference
 from utils.metrics.latency import compare_latency
+from utils.pruning.network_file import Network
 from utils.runs.borrowed_state import evaluating
+
+
+def check_normalization(network: Network, path: Path | None, normalization: str) -> None:
+    """Refuse images that are normalized otherwise than those that a pruned file was tuned on.
+
+    Raises:
+        ValueError: they are; a file that does not say how, such as a dense one, takes any.
+    """
+    tuned_on = network.provenance.get("normalization", normalization)
+    if tuned_on != normalization:
+        raise ValueError(
+            f"{path} was fine-tuned on images normalized as {tuned_on!r}, and --normalization is "
+            f"{normalization!r}: expected --normalization {tuned_on}"
+        )
 
 
 def check_removed(masked: nn.Module, slim: nn.Module, images: Images) -> dict[str, float]:

@@ -290,6 +290,7 @@ def _network(
             "init": config.init,
             "epochs": config.epochs,
             "seed": config.seed,
+            "normalization": config.normalization,
             "torch": str(torch.__version__),  # a class of its own, which no safe loader reads
         },
     )

@@ -200,6 +200,7 @@ def _written(
         "schedule": config.schedule,
         "epochs": config.epochs,
         "seed": config.seed,
+        "normalization": config.normalization,
         "torch": str(torch.__version__),  # a class of its own, which no safe loader reads
     }
     classes = dense.num_classes
