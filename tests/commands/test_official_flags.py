@@ -51,7 +51,7 @@ def test_every_official_flag_is_understood():
 
 @needs_reference
 def test_the_readme_has_every_official_flag_and_no_other():
-    section = (ROOT / "README.md").read_text().partition("## Coming from the official code\n")[2]
+    section = (ROOT / "README.md").read_text().partition("## Official flags\n")[2]
     section = section.partition("\n## ")[0]
     cells = re.findall(r"^\| (`--.*?) +\|", section, re.MULTILINE)
     listed = re.findall(r"`(--\w+)`", " ".join(cells))
