@@ -1,6 +1,8 @@
 """A tiny job that the tests of the commands share: images, a baseline, its ranks."""
 
+import errno
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -89,6 +91,24 @@ def quick(monkeypatch):
     """Let `prune` neither time networks nor draw pictures, which takes most of a tiny run."""
     for name, stand_in in QUICK.items():
         monkeypatch.setattr(f"utils.commands.prune.{name}", stand_in)
+
+
+@pytest.fixture
+def disk_takes(monkeypatch):
+    """A function: `disk_takes(n)`, and after n more files the disk is full."""
+    sync, left = os.fsync, []
+
+    def fill(descriptor: int) -> None:
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left.pop()
+        sync(descriptor)
+
+    def takes(files: int) -> None:
+        left[:] = [None] * files
+        monkeypatch.setattr(os, "fsync", fill)
+
+    return takes
 
 
 @pytest.fixture

@@ -14,12 +14,14 @@ from utils.commands.budget import find_budget, full_ranks
 from utils.commands.inputs import open_network
 from utils.commands.plan import make_plan, score_layers
 from utils.commands.prune_options import PruneConfig
-from utils.commands.scan import ScanConfig, scan_identity
+from utils.commands.scan import ScanConfig, scan_identity, wanted_masks
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.latency import Latency
 from utils.pruning.sensitivity import ScanPoint
 from utils.runs.job_folder import JobFolder
 from utils.runs.options import as_dict, parse
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 SCORES = {"rank_folder": Path("absent"), "checkpoint_sha256": None, "seed": 0}
 
@@ -64,7 +66,7 @@ def write_scan(folder, config):
     folder.mkdir()
     job = JobFolder(folder)
     job.log.write_text("".join(json.dumps(asdict(point)) + "\n" for point in points))
-    job.config.write_text(json.dumps(scan_identity(scan, None, graph, scores)))
+    job.config.write_text(json.dumps(scan_identity(scan, None, wanted_masks(scan, graph, scores))))
     whole = {"correct": 900, "images": 1000, "loss": 0.5}
     job.summary_json.write_text(json.dumps({"dense": whole}))
 

@@ -18,11 +18,12 @@ from models.rank_layers import rank_layers
 from models.registry import build_model
 from tests.commands.command_lines import ROOT
 from tests.reference import needs_reference, reference
-from utils.commands import measuring
 from utils.commands.finetune import stages_of
 from utils.pruning.compress_rates import parse_rates
 from utils.runs.log import read_log
 from utils.training.published import RECIPES
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 DENSENET = "[0.0]+[0.1]*6+[0.7]*6+[0.0]+[0.1]*6+[0.7]*6+[0.0]+[0.1]*6+[0.7]*5+[0.0]"
 RESNET_56 = "[0.1]+[0.60]*35+[0.0]*2+[0.6]*6+[0.4]*3" + "+[0.1]+[0.4]" * 4
@@ -50,17 +51,6 @@ def line(arch: str) -> list[str]:
     """Return the words of the official line for an architecture."""
     text = IMAGENET if arch == "resnet_50" else f"{MAIN} --adjust_prune_ckpt --gpu 0"
     return shlex.split(text.format(arch=arch, rates=RATES.get(arch, "[0.3]*7")))
-
-
-@pytest.fixture(autouse=True)
-def quick_latency(monkeypatch):
-    """Time each network once: how fast they are is not asked here."""
-    once = measuring.compare_latency
-    monkeypatch.setattr(
-        measuring,
-        "compare_latency",
-        lambda networks, batch, **_: once(networks, batch, repeats=1, warmup=0),
-    )
 
 
 @pytest.fixture

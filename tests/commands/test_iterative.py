@@ -87,7 +87,7 @@ def test_the_steps_are_nested_and_end_at_the_rates(prune, words):
     assert found["accuracy"]["finetuned_best"] == found["steps"][-1]["finetuned"]
     assert found["epochs_trained"] == 3
     told = Path("job/summary.md").read_text()
-    assert "1 epochs of each step; best epoch 1" in told
+    assert "1 epoch of each step; best epoch 1" in told
     for row in found["steps"]:
         assert f"| {row['step']}    | {row['filters_removed']} " in told
 

@@ -1,9 +1,7 @@
 """`--granularity weight` of prune, scan and evaluate: exact zeros, whole or resumed, and sizes."""
 
-import errno
 import io
 import json
-import os
 import re
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -74,19 +72,10 @@ def test_the_zeros_are_those_asked_for_and_outlive_the_fine_tuning(job, whole):
     assert stages == ["step 001", "finetune"]
 
 
-def test_stopped_at_any_write_a_run_ends_as_if_it_never_was(call, words, whole, monkeypatch):
-    sync, left, allowed = os.fsync, [], 0
-
-    def fill(descriptor: int) -> None:
-        if not left:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        left.pop()
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fill)
-    places = set()
+def test_stopped_at_any_write_a_run_ends_as_if_it_never_was(call, words, whole, disk_takes):
+    places, allowed = set(), 0
     while True:
-        left[:] = [None] * allowed
+        disk_takes(allowed)
         outcome, allowed = call("main.py", *words, *SCHEDULE), allowed + 3
         if outcome.code == 0:
             break

@@ -19,6 +19,7 @@ TINY = {  # values for the flags of a line
     "--rates": "0.5",
     "--batch_sizes": "1,2",
     "--steps": "2",
+    "--jobs": "1",  # processes of their own are slow to start, and tested elsewhere
 }
 ADDED = {  # words for a line that has the first one
     "--experiment": ("--seeds", "0", "--criteria", "rank,random", "--num_images", "8"),

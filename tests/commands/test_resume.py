@@ -1,6 +1,5 @@
 """A run that was stopped, by whatever, and is started again ends as one that never stopped."""
 
-import errno
 import importlib.util
 import os
 import re
@@ -130,20 +129,11 @@ def test_ranking_and_evaluating_stop_at_once_and_have_written_nothing(call, job,
     assert files_in(Path()) == before
 
 
-def test_a_full_disk_is_one_sentence_and_costs_nothing(call, words, whole, monkeypatch):
+def test_a_full_disk_is_one_sentence_and_costs_nothing(call, words, whole, disk_takes):
     """Each call finds the disk full at a write a little later than the call before."""
-    sync, left, calls = os.fsync, [], 0
-
-    def fill(descriptor: int) -> None:
-        if not left:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        left.pop()
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fill)
-    refused = set()
+    refused, calls = set(), 0
     while True:
-        left[:] = [None] * calls
+        disk_takes(calls)
         outcome, calls = call("main.py", *words), calls + 1
         if outcome.code == 0:
             break

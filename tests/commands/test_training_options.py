@@ -12,6 +12,8 @@ from utils.runs.checkpoint import load_file
 from utils.runs.options import parse
 from utils.training.published import RECIPES, recipe_values, training_values
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 RATES = ("--compress_rate", "[0.3]*7")
 
 

@@ -1,9 +1,10 @@
 """The difference of two networks is read off the same images, in the mode they are in."""
 
+import pytest
 import torch
 from torch import nn
 
-from utils.metrics.difference import largest_difference
+from utils.metrics.difference import check_equal, largest_difference
 
 
 def linear(*weights: float) -> nn.Linear:
@@ -23,3 +24,13 @@ def test_a_network_differs_from_itself_by_nothing_and_keeps_its_mode():
     largest, scale = largest_difference(model, model, torch.randn(4, 2))
     assert largest == 0 and scale > 0
     assert model.training
+
+
+def test_networks_are_equal_up_to_a_share_of_the_scale():
+    images = torch.tensor([[10.0, 0.0]])
+    one, other = linear(1.0, 0.0), linear(1.01, 0.0)
+    largest, scale = check_equal(one, other, images, tolerance=0.02, what="answers")
+    assert scale == 10 and largest == pytest.approx(0.1, rel=1e-4)
+    for wrong in (linear(1.03, 0.0), linear(float("nan"), 0.0)):
+        with pytest.raises(RuntimeError, match="answers differ by"):
+            check_equal(one, wrong, images, tolerance=0.02, what="answers")

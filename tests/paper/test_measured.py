@@ -83,7 +83,7 @@ def test_costs_and_making_by_hand(text):
     assert found == ["62.72M, 0.49M (macs: differs by +1)", "8.0 -> 8.0 ms", "8.0 -> 8.0 ms"]
     assert cells(text, "2: resnet_20, rank", "0, 1, 2") == [
         *("50,000 of photos", "2", "rate 0.02, cosine, batch 128", "last epoch", "10"),
-        *("a CPU, 1 thread(s)", "torch 2.15.0, commit 0123"),
+        *("a CPU, 1 thread", "torch 2.15.0, commit 0123"),
     ]
     assert "best on held-out train images (epoch 2)" in text
     assert "2: resnet_20, rank (and with `--seed` 1, 2):\n\n    python main.py --seed 0" in text

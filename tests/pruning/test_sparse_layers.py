@@ -6,7 +6,7 @@ from torch import nn
 
 from models.registry import build_model
 from utils.pruning.magnitude import WeightMasks, magnitude_mask, prunable_weights
-from utils.pruning.sparse_layers import sparse_layer, with_sparse_layers
+from utils.pruning.sparse_layers import sparse_layer, sparse_layers, with_layers
 
 
 def with_zeros(module: nn.Module, sparsity: float) -> nn.Module:
@@ -61,8 +61,10 @@ def test_a_sparse_network_computes_what_the_dense_one_with_zeros_computes():
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     with torch.inference_mode():
         expected = model(images)
-        for layers in (["layer1.0.conv1", "linear"], list(masks)):
-            sparse = with_sparse_layers(model, layers)
+        found = sparse_layers(model)
+        assert found.keys() == masks.keys()
+        for layers in ({name: found[name] for name in ("layer1.0.conv1", "linear")}, found):
+            sparse = with_layers(model, layers)
             torch.testing.assert_close(sparse(images), expected)
             kinds = {name: type(m).__name__ for name, m in sparse.named_modules()}
             assert sum(kind.startswith("Sparse") for kind in kinds.values()) == len(layers)

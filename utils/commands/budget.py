@@ -17,11 +17,12 @@ from models.rank_layers import rank_layers
 from models.registry import example_images
 from utils.commands.budget_scan import dense_losses, scan_folder_for
 from utils.commands.inputs import note, open_device
-from utils.commands.plan import check_finite, planner, score_layers
+from utils.commands.plan import check_finite, how_scored, planner, score_layers
 from utils.commands.prune_options import PruneConfig
 from utils.commands.rates import CompressRates
 from utils.metrics.cost import physical_cost
 from utils.metrics.latency import Latency, compare_latency
+from utils.paper.markdown import counted
 from utils.pruning.allocation import (
     global_steps,
     losses,
@@ -59,15 +60,7 @@ def find_budget(
         return json.loads(job.budget.read_text())
     check_finite(dense)
     graph = dense.trace()
-    scores = score_layers(
-        dense,
-        graph,
-        criterion=config.criterion,
-        rank_folder=config.rank_folder,
-        checkpoint_sha256=checkpoint_sha256,
-        seed=config.seed,
-        force=config.force,
-    )
+    scores = score_layers(dense, graph, **how_scored(config, checkpoint_sha256))
     network = _prunable(config, dense, graph, scores)
     sensitive, (name, share) = config.allocation == "sensitivity", config.target
     scan = scan_folder_for(config, checkpoint_sha256, graph, scores) if sensitive else None
@@ -170,7 +163,8 @@ def budget_line(budget: Mapping[str, Any]) -> str:
         dense, pruned = (budget["latency"][name] for name in ("dense", "pruned"))
         how += (
             f"; {dense['median_ms']:.2f} ms -> {pruned['median_ms']:.2f} ms, medians, "
-            f"{dense['batch_size']} image(s), {dense['device']}, {dense['threads']} thread(s)"
+            f"{counted(dense['batch_size'], 'image')}, {dense['device']}, "
+            f"{counted(dense['threads'], 'thread')}"
         )
     return f"{got} ({how})."
 

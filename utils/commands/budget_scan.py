@@ -10,7 +10,13 @@ from torch import Tensor
 from models.channel_graph import ChannelGraph
 from utils.commands.inputs import note
 from utils.commands.prune_options import PruneConfig
-from utils.commands.scan import ScanConfig, scan_command, scan_folder, scan_identity
+from utils.commands.scan import (
+    ScanConfig,
+    scan_command,
+    scan_folder,
+    scan_identity,
+    wanted_masks,
+)
 from utils.runs.job_folder import JobFolder
 
 
@@ -34,7 +40,8 @@ def scan_folder_for(
     if config.scan is not None:
         _check_scan(config.scan, scan, checkpoint_sha256, graph, scores)
         return config.scan
-    folder = scan_folder(scan, scan_identity(scan, checkpoint_sha256, graph, scores))
+    wanted = wanted_masks(scan, graph, scores)
+    folder = scan_folder(scan, scan_identity(scan, checkpoint_sha256, wanted))
     if not JobFolder(folder).summary_json.exists():
         if config.dry_run:
             raise ValueError(
@@ -76,7 +83,7 @@ def _check_scan(
             "checkpoint to prune: expected a scan of the same network"
         )
     same = replace(scan, rates=tuple(made["rates"]))
-    identity = scan_identity(same, checkpoint_sha256, graph, scores)
+    identity = scan_identity(same, checkpoint_sha256, wanted_masks(same, graph, scores))
     if made["masks_sha256"] != identity["masks_sha256"]:
         raise ValueError(
             f"--scan {folder} removed other filters than these scores do: expected a scan by the "

@@ -171,7 +171,11 @@ class ControlsConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions
 
         Each has its folder in `folder`: criterion_init_level_seed.
         """
-        shared = shared_options(PruneConfig, self) | {"resume": checkpoint, "json": False}
+        shared = shared_options(PruneConfig, self) | {
+            "resume": checkpoint,
+            "json": False,
+            "num_images": PruneConfig.num_images,  # those here are for rank files
+        }
         plan, levels = self.plan, self.levels()
         for seed, level, criterion, init in product(self.seeds, levels, plan.criteria, plan.inits):
             own = {

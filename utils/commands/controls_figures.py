@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.commands.figure_style import COLORS, GREY, MARKERS, WIDTH, tidy, write_figures
+from utils.paper.markdown import counted
 
 _HEIGHT = 4.6  # inches
 
@@ -35,19 +36,18 @@ def _paint(figure: Any, summary: Mapping[str, Any]) -> None:
     figure.set_size_inches(WIDTH, _HEIGHT)
     before, after = figure.subplots(1, 2)
     _draw(before, curves(summary, "before"), summary, title="before fine-tuning")
-    epochs = summary["options"]["epochs"]
-    _draw(after, curves(summary, "after"), summary, title=f"after {epochs} epochs")
+    epochs = counted(summary["options"]["epochs"], "epoch")
+    _draw(after, curves(summary, "after"), summary, title=f"after {epochs}")
     if any(curves(summary, "scratch").values()):
         _draw(after, curves(summary, "scratch"), summary, hollow=True)
-        after.set_title(f"after {epochs} epochs; hollow: from scratch", fontsize=10)
+        after.set_title(f"after {epochs}; hollow: from scratch", fontsize=10)
     before.set_ylabel("top-1 accuracy, %")
     handles, labels = before.get_legend_handles_labels()
     columns = (len(labels) + 1) // 2 if len(labels) > 4 else len(labels)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-    seeds = len(summary["options"]["seeds"])
+    seeds = counted(len(summary["options"]["seeds"]), "seed")
     figure.suptitle(
-        f"{summary['arch']}, {summary['dataset']}: mean over {seeds} seeds, "
-        "bars: standard deviation",
+        f"{summary['arch']}, {summary['dataset']}: mean over {seeds}, bars: standard deviation",
         fontsize=11,
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.commands.controls_summary import excludes_zero
-from utils.paper.markdown import millions, table
+from utils.paper.markdown import counted, millions, table
 from utils.paper.readme_block import README, with_block
 from utils.runs.atomic_write import write_json, write_text
 
@@ -66,7 +66,7 @@ def _made_of(summary: Mapping[str, Any]) -> str:
     low, high = accuracy["interval_percent"]
     seeds = ", ".join(map(str, options["seeds"]))
     return (
-        f"**{summary['arch']}, {summary['experiment']}**: {options['epochs']} epochs on "
+        f"**{summary['arch']}, {summary['experiment']}**: {counted(options['epochs'], 'epoch')} on "
         f"{summary['train_images']} train images of {summary['dataset']}, seeds {seeds}. Dense: "
         f"{accuracy['top1_percent']:.2f}%, {accuracy['correct']} of {accuracy['images']} test "
         f"images right (95% interval {low:.2f} to {high:.2f}), {millions(dense['macs'])} MACs, "
@@ -174,7 +174,7 @@ def _provenance(summary: Mapping[str, Any]) -> str:
     return (
         f"`{made['command']}`; {len(summary['cells'])} runs, {minutes:.0f} minutes of training; "
         f"lr {options['lr']:g} ({options['lr_schedule']}), epoch chosen by `--select_on "
-        f"{options['select_on']}`; {made['device']}, {made['threads']} threads; "
+        f"{options['select_on']}`; {made['device']}, {counted(made['threads'], 'thread')}; "
         f"torch {made['torch']}; commit {made['commit']}."
     )
 

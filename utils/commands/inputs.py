@@ -302,20 +302,22 @@ class Images:
 def open_images(
     options: DataOptions,
     arch: str,
-    device: torch.device,
+    device: torch.device | None = None,
     *,
     num_classes: int | None = None,
     val_fraction: float | None = None,
 ) -> Images:
     """Load the images that the options name and hold out `val_fraction` of train (None: nothing).
 
-    `num_classes` is what a network that is there already expects.
+    They go to `device`, by default the one that the options name. `num_classes` is what a network
+    that is there already expects.
 
     Raises:
         ValueError: the images cannot be loaded, or their classes are not the network's.
     """
     if options.eval_batch_size < 1:
         raise ValueError(f"--eval_batch_size is {options.eval_batch_size}: expected at least 1")
+    device = device or open_device(options.device, options.gpu)
     with processes.first_ahead():  # it may have to download them
         data = load_dataset(
             options.dataset,

@@ -9,10 +9,9 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.commands.inputs import Images
-from utils.metrics.difference import largest_difference
+from utils.metrics.difference import check_equal
 from utils.metrics.latency import compare_latency
 from utils.pruning.network_file import Network
-from utils.runs.borrowed_state import evaluating
 
 
 def check_normalization(network: Network, path: Path | None, normalization: str) -> None:
@@ -36,10 +35,8 @@ def check_removed(masked: nn.Module, slim: nn.Module, images: Images) -> dict[st
         RuntimeError: they differ by more than float32 rounding; that would be our bug.
     """
     batch = images.first_batch(images.test)
-    with evaluating(masked), evaluating(slim):
-        largest, scale = largest_difference(masked, slim, batch)
-    if not largest <= 1e-3 * max(scale, 1.0):
-        raise RuntimeError(f"removed and masked logits differ by {largest} at a scale of {scale}")
+    what = "removed and masked logits"
+    largest, scale = check_equal(masked, slim, batch, tolerance=1e-3, what=what)
     return {"largest": largest, "logit_scale": scale, "images": len(batch)}
 
 

@@ -200,6 +200,13 @@ def _check_made_for(checkpoint_sha256: str | None, rank_folder: Path) -> None:
         )
 
 
+def how_scored(config: Any, checkpoint_sha256: str | None) -> dict[str, Any]:
+    """Return what the options of a command say to `score_layers` and `make_plan`."""
+    names = ("criterion", "rank_folder", "seed", "force")
+    how = {name: getattr(config, name) for name in names}
+    return how | {"checkpoint_sha256": checkpoint_sha256}
+
+
 def score_layers(
     dense: Network,
     graph: ChannelGraph,

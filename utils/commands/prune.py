@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn as nn
 
 from utils.commands.board import (
@@ -28,13 +27,12 @@ from utils.commands.inputs import (
     checkpoint_of,
     note,
     open_dense_network,
-    open_device,
     open_images,
 )
 from utils.commands.iterative import IterativePruning, check_steps_fit
 from utils.commands.layer_figures import write_layer_figure
 from utils.commands.measuring import check_removed, latencies
-from utils.commands.plan import Planned, make_plan
+from utils.commands.plan import Planned, how_scored, make_plan
 from utils.commands.prune_options import PruneConfig
 from utils.commands.prune_weights import prune_weights
 from utils.commands.prune_zeros import remove_zeros, zeros_markdown
@@ -85,14 +83,8 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     summary = _planned_summary(config, checkpoint, planned) | {"budget": budget}
     if config.dry_run:
         return summary
-    device = open_device(config.device, config.gpu)
-    images = open_images(
-        config,
-        config.arch,
-        device,
-        num_classes=planned.dense.num_classes,
-        val_fraction=config.held_out,
-    )
+    classes = planned.dense.num_classes
+    images = open_images(config, config.arch, num_classes=classes, val_fraction=config.held_out)
     if config.schedule == "iterative":
         check_steps_fit(config, planned.plan, images)
     with open_job(folder, identity) as job, RunLog(job) as log:
@@ -107,7 +99,7 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         summary["dense_file_bytes"] = None if checkpoint is None else checkpoint.stat().st_size
         pruned = summary["paper_rule"]["pruned"]
         summary["paper"] = planned.beside_paper(pruned, _final(summary))
-        summary["environment"] = environment(device)
+        summary["environment"] = environment(images.device)
         _finish(summary, job, log)
     return summary
 
@@ -151,13 +143,9 @@ def _plan(
         dense,
         compress_rate=compress_rate,
         layout=config.layout,
-        criterion=config.criterion,
-        rank_folder=config.rank_folder,
-        checkpoint_sha256=checkpoint_sha256,
-        seed=config.seed,
         group=config.group,
         round_to=config.round_to,
-        force=config.force,
+        **how_scored(config, checkpoint_sha256),
     )
     if config.start_cov == 0:
         return planned
@@ -285,13 +273,8 @@ def _network(
         {
             "criterion": config.criterion,
             "compress_rate": planned.compress_rate(),
-            "checkpoint_sha256": checkpoint_sha256,
-            "schedule": config.schedule,
             "init": config.init,
-            "epochs": config.epochs,
-            "seed": config.seed,
-            "normalization": config.normalization,
-            "torch": str(torch.__version__),  # a class of its own, which no safe loader reads
+            **config.provenance(checkpoint_sha256),
         },
     )
 

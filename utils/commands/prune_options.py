@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import torch
 
 from models.rank_layers import rank_layers
 from utils.commands.budget_options import BudgetOptions
@@ -186,6 +188,17 @@ class PruneConfig(
         self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)
         if self.epochs:
             self.training_recipe(self.seed)
+
+    def provenance(self, checkpoint_sha256: str | None) -> dict[str, Any]:
+        """Return what a pruned file says of the run that made it, whatever was pruned."""
+        return {
+            "checkpoint_sha256": checkpoint_sha256,
+            "schedule": self.schedule,
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "normalization": self.normalization,
+            "torch": str(torch.__version__),  # a class of its own, which no safe loader reads
+        }
 
     def training_recipe(self, seed: int) -> Recipe:
         """Return the settings of the fine-tuning; `epochs` must not be 0.

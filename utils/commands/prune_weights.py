@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from utils.commands.board import (
     log_weights,
 )
 from utils.commands.finetune import finetuning_of
-from utils.commands.inputs import RESULTS, Images, note, open_device, open_images
+from utils.commands.inputs import RESULTS, Images, note, open_images
 from utils.commands.plan import check_finite
 from utils.commands.prune_options import PruneConfig
 from utils.commands.weight_figures import write_weight_figure
@@ -60,22 +59,16 @@ def prune_weights(
     summary = _described(config, dense, checkpoint, masks)
     if config.dry_run:
         return summary
-    device = open_device(config.device, config.gpu)
-    images = open_images(
-        config,
-        config.arch,
-        device,
-        num_classes=dense.num_classes,
-        val_fraction=config.held_out,
-    )
+    classes = dense.num_classes
+    images = open_images(config, config.arch, num_classes=classes, val_fraction=config.held_out)
     name = f"prune_weight_{config.threshold}_{config.schedule}"
     folder = config.job_dir or RESULTS / config.arch / named_by(name, identity)
     with open_job(folder, identity) as job, RunLog(job) as log:
         summary |= {"job_dir": str(folder), "dataset": images.name, "options": dict(identity)}
-        pruned = copy.deepcopy(dense.model).to(device)
-        summary |= _run(config, dense.model.to(device), pruned, images, job, log)
+        pruned = copy.deepcopy(dense.model).to(images.device)
+        summary |= _run(config, dense.model.to(images.device), pruned, images, job, log)
         summary |= _written(config, dense, pruned, job, identity["checkpoint_sha256"])
-        summary["environment"] = environment(device)
+        summary["environment"] = environment(images.device)
         _finish(summary, dense.model, pruned, job, log)
     return summary
 
@@ -149,15 +142,13 @@ def _run(
     tuning = finetuning_of(config, dense, images, job, log) if config.epochs else None
     result, done = None, state["done"]
     for step in range(max(state["step"], 1), steps + 1):
-        if step > state["step"]:
-            masks = masks_of_step(config, model, step, steps=steps)
-            WeightMasks(model, masks).apply()
-            done.append(_step_row(masks) | {"pruned": as_dicts(images.accuracies(model))})
-            write_tensors(job.steps, {"step": step, "masks": masks, "done": done})
-        else:
-            masks = state["masks"]
+        ahead = step > state["step"]
+        masks = masks_of_step(config, model, step, steps=steps) if ahead else state["masks"]
         applied = WeightMasks(model, masks)
         applied.apply()
+        if ahead:
+            done.append(_step_row(masks) | {"pruned": as_dicts(images.accuracies(model))})
+            write_tensors(job.steps, {"step": step, "masks": masks, "done": done})
         processes.check_same("the masks", done[-1])
         if tuning is not None:
             result = tuning.step(model, applied, step, steps)
@@ -196,12 +187,7 @@ def _written(
         "sparsity": config.sparsity,
         "threshold": config.threshold,
         "pattern": config.pattern,
-        "checkpoint_sha256": checkpoint_sha256,
-        "schedule": config.schedule,
-        "epochs": config.epochs,
-        "seed": config.seed,
-        "normalization": config.normalization,
-        "torch": str(torch.__version__),  # a class of its own, which no safe loader reads
+        **config.provenance(checkpoint_sha256),
     }
     classes = dense.num_classes
     write_network(job.pruned, Network(model, config.arch, classes, "mask", provenance=provenance))

@@ -13,12 +13,11 @@ from models.registry import example_images
 from utils.commands.inputs import RESULTS, open_network
 from utils.commands.plan import check_finite
 from utils.metrics.cost import counts, physical_cost
-from utils.metrics.difference import largest_difference
+from utils.metrics.difference import check_equal
 from utils.paper.markdown import megabytes, millions, table
 from utils.pruning.network_file import Network, write_network
 from utils.pruning.zero_filters import ZeroRemoval, remove_zero_filters
 from utils.runs.atomic_write import write_json, write_text
-from utils.runs.borrowed_state import evaluating
 from utils.runs.checkpoint import sha256_of
 from utils.runs.job_folder import open_job
 
@@ -102,18 +101,12 @@ def zeros_markdown(summary: Mapping[str, Any]) -> str:
 
 
 def _difference(model: nn.Module, slim: nn.Module, arch: str) -> dict[str, Any]:
-    """Return the largest difference of the outputs on random images, and their scale.
-
-    Raises:
-        RuntimeError: they differ by more than float64 rounding; that would be our bug.
-    """
+    """Return the largest difference of the outputs on random images, and their scale."""
     shape = example_images(arch).shape[1:]
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(_IMAGES, *shape, generator=generator, dtype=torch.float64)
-    with evaluating(model), evaluating(slim):
-        largest, scale = largest_difference(model, slim, images)
-    if not largest <= _TOLERANCE * max(scale, 1.0):
-        raise RuntimeError(f"outputs differ by {largest} at a scale of {scale} after the removal")
+    what = "outputs before and after the removal"
+    largest, scale = check_equal(model, slim, images, tolerance=_TOLERANCE, what=what)
     return {"largest": largest, "scale": scale, "images": _IMAGES}
 
 

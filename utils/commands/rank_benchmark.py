@@ -29,7 +29,7 @@ from utils.commands.inputs import (
 )
 from utils.data.gpu_loader import batches
 from utils.data.images import ImageSource, check_enough
-from utils.paper.markdown import table
+from utils.paper.markdown import counted, table
 from utils.paper.readme_block import README, with_block
 from utils.rank.benchmark import REFERENCE, Benchmark, Timing, benchmark, count_maps
 from utils.runs.atomic_write import write_json, write_text
@@ -168,8 +168,9 @@ def rank_benchmark_text(result: dict[str, Any]) -> str:
         f"{table(header, rows)}\n\n{result['arch']} ({result['checkpoint'] or 'untrained'}), "
         f"{result['images']} images of {result['dataset']}, {result['maps']:,} maps; left to "
         f"LAPACK: {left}; medians of {result['repeats']} repeats (the loop: once, "
-        f"{result['loop_images']} images, scaled); {made['device']}, {made['threads']} threads, "
-        f"load {load[0]:.1f} to {load[1]:.1f}; torch {made['torch']}, commit {made['commit']}."
+        f"{result['loop_images']} images, scaled); {made['device']}, "
+        f"{counted(made['threads'], 'thread')}, load {load[0]:.1f} to {load[1]:.1f}; torch "
+        f"{made['torch']}, commit {made['commit']}."
     )
 
 

@@ -22,10 +22,9 @@ from utils.commands.inputs import (
     NetworkOptions,
     checkpoint_of,
     open_dense_network,
-    open_device,
     open_images,
 )
-from utils.commands.plan import ScoreOptions, check_finite, score_layers
+from utils.commands.plan import ScoreOptions, check_finite, how_scored, score_layers
 from utils.commands.scan_results import scan_summary, unit_name, write_scan
 from utils.commands.weight_options import GranularityOptions
 from utils.data.images import ImageSource, check_enough, draw_images
@@ -114,17 +113,11 @@ def scan_command(config: ScanConfig) -> dict[str, Any]:
     check_finite(dense)
     graph = dense.trace()
     scores = _scores(config, dense, graph, sha256)
-    wanted = _wanted(config, graph, scores)
-    device = open_device(config.device, config.gpu)
-    images = open_images(
-        config,
-        config.arch,
-        device,
-        num_classes=dense.num_classes,
-        val_fraction=config.val_fraction if config.split == "val" else None,
-    )
-    chosen = _chosen(config, images)
-    identity = scan_identity(config, sha256, graph, scores)
+    wanted = wanted_masks(config, graph, scores)
+    held_out = config.val_fraction if config.split == "val" else None
+    images = open_images(config, config.arch, num_classes=dense.num_classes, val_fraction=held_out)
+    chosen, device = _chosen(config, images), images.device
+    identity = scan_identity(config, sha256, wanted)
     folder = scan_folder(config, identity)
     with open_job(folder, identity) as job, RunLog(job) as log:
         scan = _Scan(dense.model.to(device), graph, images, chosen, config.by_weight)
@@ -156,7 +149,7 @@ class _Weights:
 
 
 # each unit, and its masks at each rate
-_Wanted = list[tuple[ChannelGroup | _Weights, dict[float, Masks]]]
+Wanted = list[tuple[ChannelGroup | _Weights, dict[float, Masks]]]
 
 
 def _scores(
@@ -166,18 +159,11 @@ def _scores(
     if config.by_weight:
         weights = prunable_weights(dense.model)
         return {layer: weight.abs() for layer, weight in weights.items()}
-    return score_layers(
-        dense,
-        graph,
-        criterion=config.criterion,
-        rank_folder=config.rank_folder,
-        checkpoint_sha256=sha256,
-        seed=config.seed,
-        force=config.force,
-    )
+    return score_layers(dense, graph, **how_scored(config, sha256))
 
 
-def _wanted(config: ScanConfig, graph: ChannelGraph, scores: Mapping[str, Tensor]) -> _Wanted:
+def wanted_masks(config: ScanConfig, graph: ChannelGraph, scores: Mapping[str, Tensor]) -> Wanted:
+    """Return each unit that a scan prunes alone, with its masks at each of the rates."""
     if config.by_weight:
         return [
             (
@@ -216,7 +202,7 @@ class _Scan:
         return measure_accuracy(self.model, self.images.evaluation_batches(self.chosen))
 
     def points(
-        self, wanted: _Wanted, cost: Cost, log: RunLog, *, done: Sequence[ScanPoint]
+        self, wanted: Wanted, cost: Cost, log: RunLog, *, done: Sequence[ScanPoint]
     ) -> list[ScanPoint]:
         """Measure the points that are not done yet, log each, and return all in order."""
         found = {(point.layers, point.rate): point for point in done}
@@ -282,12 +268,10 @@ class _Scan:
         }
 
 
-def scan_identity(
-    config: ScanConfig, sha256: str | None, graph: ChannelGraph, scores: Mapping[str, Tensor]
-) -> dict[str, Any]:
+def scan_identity(config: ScanConfig, sha256: str | None, wanted: Wanted) -> dict[str, Any]:
     """Return what makes a scan the same: its options, the network, and the filters that go."""
     digest = hashlib.sha256()
-    for masks in (masks for _, at in _wanted(config, graph, scores) for masks in at.values()):
+    for masks in (masks for _, at in wanted for masks in at.values()):
         for mask in masks.values():
             digest.update(mask.numpy().tobytes())
     return {

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from utils.paper.markdown import counted
+
 # Medians of the same network, timed twice in turns, differ by a few percent.
 FASTER = 0.95
 
@@ -28,9 +30,9 @@ def label(found: Mapping[str, Any]) -> str:
 
 def setting(timed: Mapping[str, Any]) -> str:
     """Return the setting of a measurement in words: "100 images, 1 thread"."""
-    words = [f"{timed['batch_size']} image{'s' * (timed['batch_size'] > 1)}"]
+    words = [counted(timed["batch_size"], "image")]
     if "threads" in timed:
-        words.append(f"{timed['threads']} thread{'s' * (timed['threads'] > 1)}")
+        words.append(counted(timed["threads"], "thread"))
     return ", ".join(words)
 
 

@@ -1,6 +1,6 @@
 """Whether zeros make a network faster: dense operators against torch.sparse, timed in turns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,10 +8,10 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.commands.side_by_side import FASTER, setting
-from utils.metrics.difference import largest_difference
+from utils.metrics.difference import check_equal
 from utils.metrics.latency import compare_latency
 from utils.paper.markdown import table
-from utils.pruning.sparse_layers import sparse_layer, with_sparse_layers
+from utils.pruning.sparse_layers import sparse_layers, with_layers
 from utils.runs.borrowed_state import evaluating
 
 _TOLERANCE = 1e-4  # of the logits' scale: the same products, added up in another order
@@ -27,19 +27,18 @@ def sparse_report(model: nn.Module, batch: Tensor, repeats: int) -> dict[str, An
     Raises:
         RuntimeError: dense and sparse logits differ by more than rounding; that would be our bug.
     """
-    layers, inputs = [], _inputs(model, batch)
-    for name, received in inputs.items():
+    layers, sparse = [], sparse_layers(model)
+    for name, received in _inputs(model, sparse, batch).items():
         layer = model.get_submodule(name)
-        pair = {"dense": layer, "sparse": sparse_layer(layer)}
-        times = _times_ms(pair, received, repeats)
+        times = _times_ms({"dense": layer, "sparse": sparse[name]}, received, repeats)
         faster = times["sparse"] <= FASTER * times["dense"]
         row = {"layer": name, "sparsity": _sparsity(layer.weight)}
         row |= {f"{state}_ms": time for state, time in times.items()}
         layers.append(row | {"faster": faster})
-    faster = [row["layer"] for row in layers if row["faster"]]
-    networks = {"dense": model, "sparse": with_sparse_layers(model, inputs)}
+    networks = {"dense": model, "sparse": with_layers(model, sparse)}
+    faster = {row["layer"]: sparse[row["layer"]] for row in layers if row["faster"]}
     if faster:
-        networks["sparse_where_faster"] = with_sparse_layers(model, faster)
+        networks["sparse_where_faster"] = with_layers(model, faster)
     return {
         "batch_size": len(batch),
         "threads": torch.get_num_threads(),
@@ -80,9 +79,8 @@ def _one_text(report: Mapping[str, Any]) -> str:
             f"is {speed:.2f} times as fast as dense."
         )
     header = ("layer", "sparsity", "dense", "CSR", "times as fast")
-    images = f"{report['batch_size']} image{'s' * (report['batch_size'] > 1)}"
     legend = (
-        f"Times are 10th percentiles. Logits of {images} differ by at most "
+        "Times are 10th percentiles. Logits of the same images differ by at most "
         f"{logits['largest']:.1e} at a scale of {logits['scale']:.1f}."
     )
     return f"{table(header, rows)}\n\n{verdict} {legend}"
@@ -92,18 +90,17 @@ def _cells(dense_ms: float, sparse_ms: float) -> tuple[str, str, str]:
     return f"{dense_ms:.2f} ms", f"{sparse_ms:.2f} ms", f"{dense_ms / sparse_ms:.2f}"
 
 
-def _inputs(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-    """Return {layer: what it receives when `batch` passes} of the layers that can be sparse."""
+def _inputs(model: nn.Module, layers: Collection[str], batch: Tensor) -> dict[str, Tensor]:
+    """Return {layer: what it receives when `batch` passes}, without layers that it passes by."""
     found: dict[str, Tensor] = {}
     handles = []
     try:
-        for name, module in model.named_modules():
-            if sparse_layer(module) is not None:
+        for name in layers:
 
-                def keep(module, received, name=name):
-                    found.setdefault(name, received[0].clone())
+            def keep(module, received, name=name):
+                found.setdefault(name, received[0].clone())
 
-                handles.append(module.register_forward_pre_hook(keep))
+            handles.append(model.get_submodule(name).register_forward_pre_hook(keep))
         with evaluating(model), torch.inference_mode():
             model(batch)
     finally:
@@ -122,8 +119,6 @@ def _times_ms(modules: Mapping[str, nn.Module], example: Tensor, repeats: int) -
 
 
 def _check(dense: nn.Module, sparse: nn.Module, batch: Tensor) -> dict[str, float]:
-    with evaluating(dense), evaluating(sparse):
-        largest, scale = largest_difference(dense, sparse, batch)
-    if not largest <= _TOLERANCE * max(scale, 1.0):
-        raise RuntimeError(f"dense and sparse logits differ by {largest} at a scale of {scale}")
+    what = "dense and sparse logits"
+    largest, scale = check_equal(dense, sparse, batch, tolerance=_TOLERANCE, what=what)
     return {"largest": largest, "scale": scale}

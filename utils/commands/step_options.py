@@ -27,9 +27,13 @@ class StepOptions(ScoreOptions):
         """
         if schedule != "iterative":
             refuse_given(
-                self, ("steps", "rerank"), f"with --schedule {schedule}: expected iterative"
+                self,
+                ("steps", "rerank", "num_images"),
+                f"with --schedule {schedule}: expected iterative",
             )
             return
+        if not self.rerank:
+            refuse_given(self, ("num_images",), "without --rerank: expected both")
         if self.steps < 1:
             raise ValueError(f"--steps is {self.steps}: expected 1 or more")
         if epochs == 0:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utils.commands.budget import budget_line
-from utils.paper.markdown import megabytes, millions, table
+from utils.paper.markdown import counted, megabytes, millions, table
 
 _STATES = {
     "dense": "dense",
@@ -124,7 +124,7 @@ def _remarks(summary: Mapping[str, Any]) -> list[str]:
     }[options["select_on"]]
     return [
         f"Data: {summary['dataset']}, {summary['train_images']} train images, normalized as "
-        f"{options['normalization']}; seed {options['seed']}; {options['epochs']} epochs"
+        f"{options['normalization']}; seed {options['seed']}; {counted(options['epochs'], 'epoch')}"
         + " of each step" * ("steps" in summary)
         + (f"; best epoch {summary['best_epoch']}, {chosen}." if summary["best_epoch"] else "."),
         f"Removed = masked: logits of {law['images']} real images differ by at most "
@@ -141,9 +141,10 @@ def _latency(latency: Mapping[str, Any], made: Mapping[str, Any]) -> str:
         ratio = dense["median_ms"] / pruned["median_ms"]
         parts.append(
             f"{dense['median_ms']:.1f} ms -> {pruned['median_ms']:.1f} ms for "
-            f"{dense['batch_size']} image(s) ({ratio:.2f} times as fast)"
+            f"{counted(dense['batch_size'], 'image')} ({ratio:.2f} times as fast)"
         )
-    return f"Latency, medians, {made['device']}, {made['threads']} threads: {'; '.join(parts)}."
+    threads = counted(made["threads"], "thread")
+    return f"Latency, medians, {made['device']}, {threads}: {'; '.join(parts)}."
 
 
 def paper_markdown(row: Mapping[str, Any]) -> str:

@@ -13,7 +13,6 @@ from utils.commands.inputs import (
     DataOptions,
     DeviceOptions,
     baseline_folder,
-    open_device,
     open_images,
 )
 from utils.commands.training_options import TrainingOptions, schedule_name
@@ -61,8 +60,8 @@ def train_command(config: TrainConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input, or a folder that holds a run with other options.
     """
-    device = open_device(config.device, config.gpu)
-    images = open_images(config, config.arch, device, val_fraction=config.held_out)
+    images = open_images(config, config.arch, val_fraction=config.held_out)
+    device = images.device
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
         model = build_model(config.arch, images.num_classes).to(device)

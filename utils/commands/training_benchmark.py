@@ -25,7 +25,7 @@ from utils.commands.training_contest import Recipes, contestants_of, speeds
 from utils.data.gpu_loader import num_batches
 from utils.data.load import load_dataset
 from utils.metrics.cost import physical_cost
-from utils.paper.markdown import table
+from utils.paper.markdown import counted, table
 from utils.paper.readme_block import README, with_block
 from utils.pruning.network_file import Network
 from utils.runs.atomic_write import write_text
@@ -159,11 +159,11 @@ def _rows(
     """Yield the speeds of the images alone, then of each network in each of its FORMS."""
     rounds = {"repeats": config.repeats, "device": recipes.device}
     with _torch_threads(threads):
-        note(f"{threads} thread(s): the images alone")
+        note(f"{counted(threads, 'thread')}: the images alone")
         alone = speeds(recipes.images_alone(), steps=None, **rounds)
         yield {"threads": threads, "network": None, "images_per_second": alone}
         for network in config.networks:
-            note(f"{threads} thread(s): {network}")
+            note(f"{counted(threads, 'thread')}: {network}")
             planned = plan_network(network, num_classes, config.seed)
             found = speeds(contestants_of(planned, recipes), steps=config.steps, **rounds)
             for form, officially in FORMS.items():
@@ -198,10 +198,11 @@ def benchmark_text(measured: Mapping[str, Any]) -> str:
     }
     provenance = (
         f"Images per second on {made['device']} ({made['cpus']} CPU cores), the median of "
-        f"{measured['repeats']} round(s) of {measured['steps']} step(s); {measured['dataset']}, "
-        f"{measured['train_images']} train images in batches of {measured['train_batch_size']}; "
-        f"{_ARITHMETIC[measured['arithmetic']]}; seed {measured['seed']}; torch {made['torch']}, "
-        f"torchvision {made['torchvision']}; commit {made['commit']}."
+        f"{counted(measured['repeats'], 'round')} of {counted(measured['steps'], 'step')}; "
+        f"{measured['dataset']}, {measured['train_images']} train images in batches of "
+        f"{measured['train_batch_size']}; {_ARITHMETIC[measured['arithmetic']]}; seed "
+        f"{measured['seed']}; torch {made['torch']}, torchvision {made['torchvision']}; "
+        f"commit {made['commit']}."
     )
     lines = table(_HEADER, [_cells(row, pipeline[row["threads"]]) for row in rows])
     return f"{lines}\n\n{provenance}\n\n    {made['command']}"

@@ -7,7 +7,7 @@ import torch.nn as nn
 
 from utils.commands.summary import accuracy_table
 from utils.metrics.size import parameter_size
-from utils.paper.markdown import table
+from utils.paper.markdown import counted, millions, table
 from utils.pruning.magnitude import prunable_weights
 
 _FILES = {
@@ -59,7 +59,7 @@ def weights_markdown(summary: Mapping[str, Any]) -> str:
             _data(summary),
         ]
         parts += ["## Size", _sizes(summary), _files(summary["file_bytes"])]
-    macs = f"{summary['physical']['dense']['macs'] / 1e6:.2f}M"
+    macs = millions(summary["physical"]["dense"]["macs"])
     parts.append(
         f"The tensors keep their size: one image costs {macs} MACs, pruned or not. Whether "
         "torch.sparse makes the zeros pay is measured by `main.py evaluate --sparse`."
@@ -84,7 +84,7 @@ def _data(summary: Mapping[str, Any]) -> str:
         f"Data: {summary['dataset']}, {summary['train_images']} train images, normalized as "
         f"{options['normalization']}",
         f"seed {options['seed']}",
-        f"{options['epochs']} epochs" + " of each step" * (len(summary["steps"]) > 1),
+        counted(options["epochs"], "epoch") + " of each step" * (len(summary["steps"]) > 1),
         *([f"best epoch {epoch}, by --select_on {options['select_on']}"] if epoch else []),
     ]
     return "; ".join(words) + "."

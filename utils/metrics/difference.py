@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from utils.runs.borrowed_state import evaluating
+
 
 @torch.no_grad()
 def largest_difference(
@@ -14,3 +16,19 @@ def largest_difference(
     """
     expected = reference(images)
     return float((model(images) - expected).abs().max()), float(expected.abs().max())
+
+
+def check_equal(
+    reference: nn.Module, model: nn.Module, images: Tensor, *, tolerance: float, what: str
+) -> tuple[float, float]:
+    """Return what `largest_difference` does, in eval mode, of networks that should compute alike.
+
+    Raises:
+        RuntimeError: they differ by more than `tolerance` times the scale (times 1, where that is
+            less), which is more than rounding; that would be our bug.
+    """
+    with evaluating(reference), evaluating(model):
+        largest, scale = largest_difference(reference, model, images)
+    if not largest <= tolerance * max(scale, 1.0):
+        raise RuntimeError(f"{what} differ by {largest} at a scale of {scale}")
+    return largest, scale

@@ -1,4 +1,4 @@
-"""How results are written: Markdown tables that read well as plain text, too, and large counts."""
+"""How results are written: Markdown tables that read well as plain text, too, and counts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +14,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 epoch", "2 epochs", "10,000 images"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def millions(count: float) -> str:

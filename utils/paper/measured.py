@@ -12,7 +12,7 @@ from typing import Any
 
 from utils.metrics.intervals import student_t_interval
 from utils.paper.compare import EXACT
-from utils.paper.markdown import table
+from utils.paper.markdown import counted, millions, table
 from utils.paper.measured_differences import difference, findings, fine_tuned_likewise
 from utils.paper.measured_runs import Group, grouped, read_runs, take_in
 from utils.paper.readme_block import README, with_block
@@ -68,7 +68,7 @@ def updated(readme: str) -> str:
 def change(counts: Mapping[str, Any], what: str) -> str:
     """Return the "macs" or "parameters" of `dense` -> `pruned`, in millions, and by how much."""
     dense, pruned = counts["dense"][what], counts["pruned"][what]
-    return f"{dense / 1e6:.2f}M -> {pruned / 1e6:.2f}M (-{100 * (1 - pruned / dense):.1f}%)"
+    return f"{millions(dense)} -> {millions(pruned)} (-{100 * (1 - pruned / dense):.1f}%)"
 
 
 def _accuracy(group: Group, dataset: str, groups: Sequence[Group]) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def _accuracy(group: Group, dataset: str, groups: Sequence[Group]) -> tuple[str,
     own = dataset == run.summary["dataset"]
     return (
         group.name,
-        f"{run.summary['dataset']}, {run.options['epochs']} epochs",
+        f"{run.summary['dataset']}, {counted(run.options['epochs'], 'epoch')}",
         f"{dataset}, {tuned[0].images:,}",
         "" if before is None else f"{before.top1_percent:.2f}%",
         _spread(group, "pruned") if own else "",
@@ -176,7 +176,7 @@ def _made(group: Group) -> tuple[str, ...]:
         f"rate {options['lr']:g}, {_schedule(options)}, batch {options['train_batch_size']}",
         _kept_weights(group),
         f"{minutes:.0f}",
-        _distinct(f"{one['device']}, {one['threads']} thread(s)" for one in made),
+        _distinct(f"{one['device']}, {counted(one['threads'], 'thread')}" for one in made),
         _distinct(f"torch {one['torch']}, commit {one['commit']}" for one in made),
     )
 

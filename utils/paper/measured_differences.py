@@ -6,7 +6,7 @@ from itertools import combinations
 from statistics import mean
 
 from utils.metrics.intervals import difference_interval_percent, student_t_interval
-from utils.paper.markdown import table
+from utils.paper.markdown import counted, table
 from utils.paper.measured_runs import Group, same_recipe
 
 _LEGEND = """\
@@ -96,9 +96,8 @@ def _equal_rates(one: Group, other: Group) -> bool:
 def _orders(family: Sequence[Group]) -> str:
     """Return, for each set of test images, the groups, best first, and who is not told apart."""
     run = family[-1].first
-    sentences = [
-        f"{run.summary['arch']}, {run.options['epochs']} epochs of {run.summary['dataset']}"
-    ]
+    epochs = counted(run.options["epochs"], "epoch")
+    sentences = [f"{run.summary['arch']}, {epochs} of {run.summary['dataset']}"]
     for dataset in _datasets(family):
         order = _best_first(family, dataset)
         listed = [f"{group.label} {group.top1_percent(dataset):.2f}%" for group in order]

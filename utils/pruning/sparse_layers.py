@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import torch
 import torch.nn as nn
@@ -71,11 +71,17 @@ def sparse_layer(module: nn.Module) -> nn.Module | None:
     return kind(module)
 
 
-def with_sparse_layers(model: nn.Module, layers: Iterable[str]) -> nn.Module:
-    """Return a copy of `model` for inference in which the named layers are sparse ones."""
+def sparse_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return {layer: its sparse form} of the layers that have one."""
+    found = {name: sparse_layer(module) for name, module in model.named_modules()}
+    return {name: layer for name, layer in found.items() if layer is not None}
+
+
+def with_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
+    """Return a copy of `model` with {name: layer} in the place of its own."""
     model = copy.deepcopy(model)
-    for name in layers:
-        model.set_submodule(name, sparse_layer(model.get_submodule(name)))
+    for name, layer in layers.items():
+        model.set_submodule(name, layer)
     return model
 
 
