@@ -3,19 +3,19 @@
 import sys
 
 from utils.commands.compare import CompareConfig, compare_command
-from utils.commands.compare_table import compare_text
 from utils.commands.controls import ControlsConfig, controls_command
-from utils.commands.controls_table import controls_markdown
 from utils.commands.demo import DemoConfig, demo_command, demo_text
 from utils.commands.door import run
 from utils.commands.evaluate import EvaluateConfig, evaluate_command
-from utils.commands.evaluate_table import evaluate_text
 from utils.commands.export import ExportConfig, export_command
-from utils.commands.export_table import export_text
 from utils.commands.prune import prune_command, prune_text
 from utils.commands.prune_options import PruneConfig
+from utils.commands.reports.compare_table import compare_text
+from utils.commands.reports.controls_table import controls_markdown
+from utils.commands.reports.evaluate_table import evaluate_text
+from utils.commands.reports.export_table import export_text
+from utils.commands.reports.scan_results import scan_markdown
 from utils.commands.scan import ScanConfig, scan_command
-from utils.commands.scan_results import scan_markdown
 from utils.commands.train import TrainConfig, train_command, train_text
 
 COMMANDS = {

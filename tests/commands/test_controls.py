@@ -15,9 +15,9 @@ import utils.commands.finetune
 import utils.commands.prune
 from tests.commands.command_lines import QUICK, files_in
 from utils.commands.controls import EXPERIMENTS, ControlsConfig
-from utils.commands.controls_figures import curves, draw_controls
-from utils.commands.controls_summary import controls_summary, csv_rows, excludes_zero
-from utils.commands.controls_table import controls_markdown, stored_summaries, updated
+from utils.commands.reports.controls_figures import curves, draw_controls
+from utils.commands.reports.controls_summary import controls_summary, csv_rows, excludes_zero
+from utils.commands.reports.controls_table import controls_markdown, stored_summaries, updated
 from utils.metrics.accuracy import Accuracy
 from utils.paper.readme_block import README
 from utils.pruning.criteria import CRITERIA

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from tests.commands.command_lines import files_in, json_of, start
-from utils.commands import rank_findings
-from utils.commands.rank_findings import STORED, updated
 from utils.commands.rank_report import RankedImages, report_rates, study_ranks
+from utils.commands.reports import rank_findings
+from utils.commands.reports.rank_findings import STORED, updated
 from utils.paper.readme_block import README
 from utils.rank.rank_study import mean_ranks
 

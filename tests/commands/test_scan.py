@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.commands.command_lines import files_in
 from tests.commands.forked import fork_frozen
-from utils.commands.scan_results import scan_markdown, scan_summary, unit_name
+from utils.commands.reports.scan_results import scan_markdown, scan_summary, unit_name
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import Cost
 from utils.pruning.sensitivity import ScanPoint, read_points

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from models.registry import example_images
-from utils.commands.compare_figures import FigureOptions, write_comparison
 from utils.commands.counting import beside_paper, dense_counts, published_counts, slim_counts
 from utils.commands.inputs import arch_name, open_dense_network
 from utils.commands.plan import make_plan
 from utils.commands.rates import CompressRates, read_rates
+from utils.commands.reports.compare_figures import FigureOptions, write_comparison
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import counts, physical_cost
 from utils.paper.compare import compare_row, row_without_rates

@@ -10,9 +10,6 @@ from typing import Any, NamedTuple
 import torch
 
 from models.rank_layers import rank_layers
-from utils.commands.controls_figures import draw_controls
-from utils.commands.controls_summary import cell_of, controls_summary, csv_rows
-from utils.commands.controls_table import controls_markdown
 from utils.commands.inputs import (
     RESULTS,
     DataOptions,
@@ -26,6 +23,9 @@ from utils.commands.inputs import (
 from utils.commands.prune import prune_command, run_identity
 from utils.commands.prune_options import PruneConfig
 from utils.commands.ranks import RankConfig, ranks_command
+from utils.commands.reports.controls_figures import draw_controls
+from utils.commands.reports.controls_summary import cell_of, controls_summary, csv_rows
+from utils.commands.reports.controls_table import controls_markdown
 from utils.commands.side_processes import call_side_by_side, threads_of_each
 from utils.commands.training_options import TrainingOptions, schedule_name
 from utils.pruning.compress_rates import format_rates

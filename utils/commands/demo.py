@@ -9,7 +9,7 @@ from utils.commands.inputs import DeviceOptions, note
 from utils.commands.prune import prune_command
 from utils.commands.prune_options import PruneConfig
 from utils.commands.ranks import RankConfig, ranks_command
-from utils.commands.summary import summary_markdown
+from utils.commands.reports.summary import summary_markdown
 from utils.commands.train import TrainConfig, train_command
 from utils.runs.job_folder import JobFolder
 from utils.runs.options import option

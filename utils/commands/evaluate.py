@@ -24,7 +24,7 @@ from utils.commands.inputs import (
     open_network,
 )
 from utils.commands.measuring import check_normalization
-from utils.commands.side_by_side import ratios, remarks
+from utils.commands.reports.side_by_side import ratios, remarks
 from utils.commands.sparse_report import sparse_report
 from utils.data.images import ImageSource
 from utils.metrics.accuracy import measure_accuracy

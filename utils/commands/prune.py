@@ -8,18 +8,9 @@ from typing import Any
 
 import torch.nn as nn
 
-from utils.commands.board import (
-    FINETUNED,
-    PRUNED,
-    final_figures,
-    log_plan,
-    log_results,
-    log_weights,
-)
 from utils.commands.budget import find_budget
 from utils.commands.done_convs import with_done_convs
 from utils.commands.evaluate import EvaluateConfig, evaluate_command
-from utils.commands.evaluate_table import evaluate_text
 from utils.commands.finetune import Finetuned, Finetuning, finetuning_of, stages_of
 from utils.commands.inputs import (
     RESULTS,
@@ -30,15 +21,24 @@ from utils.commands.inputs import (
     open_images,
 )
 from utils.commands.iterative import IterativePruning, check_steps_fit
-from utils.commands.layer_figures import write_layer_figure
 from utils.commands.measuring import check_removed, latencies
 from utils.commands.plan import Planned, how_scored, make_plan
 from utils.commands.prune_options import PruneConfig
 from utils.commands.prune_weights import prune_weights
 from utils.commands.prune_zeros import remove_zeros, zeros_markdown
+from utils.commands.reports.board import (
+    FINETUNED,
+    PRUNED,
+    final_figures,
+    log_plan,
+    log_results,
+    log_weights,
+)
+from utils.commands.reports.evaluate_table import evaluate_text
+from utils.commands.reports.layer_figures import write_layer_figure
+from utils.commands.reports.summary import summary_markdown
+from utils.commands.reports.weight_summary import weights_markdown
 from utils.commands.scratch import from_scratch
-from utils.commands.summary import summary_markdown
-from utils.commands.weight_summary import weights_markdown
 from utils.metrics.accuracy import Accuracy, as_dicts
 from utils.pruning.masks import ChannelMasks
 from utils.pruning.network_file import Network, write_network

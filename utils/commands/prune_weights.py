@@ -9,7 +9,11 @@ import torch.nn as nn
 from torch import Tensor
 
 from models.registry import example_images
-from utils.commands.board import (
+from utils.commands.finetune import finetuning_of
+from utils.commands.inputs import RESULTS, Images, note, open_images
+from utils.commands.plan import check_finite
+from utils.commands.prune_options import PruneConfig
+from utils.commands.reports.board import (
     DENSE,
     FINETUNED,
     PRUNED,
@@ -17,12 +21,8 @@ from utils.commands.board import (
     log_results,
     log_weights,
 )
-from utils.commands.finetune import finetuning_of
-from utils.commands.inputs import RESULTS, Images, note, open_images
-from utils.commands.plan import check_finite
-from utils.commands.prune_options import PruneConfig
-from utils.commands.weight_figures import write_weight_figure
-from utils.commands.weight_summary import weight_sizes, weights_markdown
+from utils.commands.reports.weight_figures import write_weight_figure
+from utils.commands.reports.weight_summary import weight_sizes, weights_markdown
 from utils.metrics.accuracy import as_dicts
 from utils.metrics.cost import counts, physical_cost
 from utils.pruning.layer_sparsity import parse_sparsity

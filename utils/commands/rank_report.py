@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from utils.commands.rank_figures import write_rank_figures
-from utils.commands.rank_findings import report_markdown
 from utils.commands.rates import CompressRates, read_rates
+from utils.commands.reports.rank_figures import write_rank_figures
+from utils.commands.reports.rank_findings import report_markdown
 from utils.paper.tables import rows_of
 from utils.pruning.plan import plan_by_rates
 from utils.rank.rank_study import (

@@ -13,7 +13,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.rank_layers import SITES, RankLayers, Site, rank_layers
-from utils.commands.board import check_not_drawn, log_ranks
 from utils.commands.inputs import (
     DataOptions,
     DeviceOptions,
@@ -25,6 +24,7 @@ from utils.commands.inputs import (
     open_images,
 )
 from utils.commands.rank_report import DRAWS, RankedImages, report_rates, write_report
+from utils.commands.reports.board import check_not_drawn, log_ranks
 from utils.data.gpu_loader import batches, num_batches
 from utils.data.images import ImageSource, check_enough, draw_images
 from utils.rank.estimation import RankStatistics, estimate_ranks

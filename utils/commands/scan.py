@@ -25,7 +25,7 @@ from utils.commands.inputs import (
     open_images,
 )
 from utils.commands.plan import ScoreOptions, check_finite, how_scored, score_layers
-from utils.commands.scan_results import scan_summary, unit_name, write_scan
+from utils.commands.reports.scan_results import scan_summary, unit_name, write_scan
 from utils.commands.weight_options import GranularityOptions
 from utils.data.images import ImageSource, check_enough, draw_images
 from utils.metrics.accuracy import Accuracy, accuracy_of, batch_sums, measure_accuracy

@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from utils.commands.side_by_side import FASTER, setting
+from utils.commands.reports.side_by_side import FASTER, setting
 from utils.metrics.difference import check_equal
 from utils.metrics.latency import compare_latency
 from utils.paper.markdown import table

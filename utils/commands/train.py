@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from models.registry import build_model, example_images
-from utils.commands.board import log_results
 from utils.commands.inputs import (
     ArchOptions,
     DataOptions,
@@ -15,6 +14,7 @@ from utils.commands.inputs import (
     baseline_folder,
     open_images,
 )
+from utils.commands.reports.board import log_results
 from utils.commands.training_options import TrainingOptions, schedule_name
 from utils.metrics.accuracy import as_dicts
 from utils.metrics.cost import physical_cost

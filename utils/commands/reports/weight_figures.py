@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from utils.commands.figure_style import BLUE, VERMILION, tidy, write_figures
+from utils.commands.reports.figure_style import BLUE, VERMILION, tidy, write_figures
 
 _BINS, _MOST_COLUMNS = 61, 6
 _PANEL = (1.75, 1.5)  # inches

@@ -5,7 +5,7 @@ import math
 import pytest
 from PIL import Image
 
-from utils.commands.scan_figures import sensitivity_grid, write_scan_figures
+from utils.commands.reports.scan_figures import sensitivity_grid, write_scan_figures
 
 SUMMARY = {
     "arch": "resnet_8",

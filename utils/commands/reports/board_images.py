@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.commands.figure_style import BLUE, GREY, ORANGE
+from utils.commands.reports.figure_style import BLUE, GREY, ORANGE
 
 KEPT, REMOVED, UNDECIDED = BLUE, ORANGE, GREY  # blue and orange: all kinds of eyes tell them apart
 CELL, FRAME = 64, 4  # pixels of a map's side at most, and of its frame's width

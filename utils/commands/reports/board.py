@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from models.rank_layers import RankLayer, Site, rank_layers
-from utils.commands.board_images import MOST_MAPS, bars, map_grid, picture
 from utils.commands.inputs import Images
 from utils.commands.plan import Planned
+from utils.commands.reports.board_images import MOST_MAPS, bars, map_grid, picture
 from utils.rank.estimation import outputs_of
 from utils.runs.atomic_write import refusals_named
 from utils.runs.borrowed_state import evaluating

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.commands.figure_style import COLORS, MARKERS, WIDTH, name_places, write_figures
+from utils.commands.reports.figure_style import COLORS, MARKERS, WIDTH, name_places, write_figures
 
 
 def without_matplotlib(monkeypatch):

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.commands.test_figure_style import without_matplotlib
-from utils.commands.compare_figures import side_by_side
-from utils.commands.comparison_points import accuracy_points, evaluated_points, latency_points
+from tests.commands.reports.test_figure_style import without_matplotlib
+from utils.commands.reports.compare_figures import side_by_side
+from utils.commands.reports.comparison_points import (
+    accuracy_points,
+    evaluated_points,
+    latency_points,
+)
 from utils.paper.published_points import published_points
 
 KINDS = ("csv", "png")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from utils.commands.side_by_side import label, latency_figure, setting
+from utils.commands.reports.side_by_side import label, latency_figure, setting
 from utils.commands.sparse_report import sparse_text
 from utils.paper.markdown import megabytes, table
 

@@ -1,7 +1,7 @@
 """What an experiment found, for people: its tables and sentences, and the README's copy of them.
 
-`python -m utils.commands.controls_table SUMMARY...` stores the summary.json of experiments in
-utils/paper/controls/ and renews the README's block; without SUMMARY it renews the block.
+`python -m utils.commands.reports.controls_table SUMMARY...` stores the summary.json of experiments
+in utils/paper/controls/ and renews the README's block; without SUMMARY it renews the block.
 """
 
 import json
@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.commands.controls_summary import excludes_zero
+from utils.commands.reports.controls_summary import excludes_zero
 from utils.paper.markdown import counted, millions, table
 from utils.paper.readme_block import README, with_block
 from utils.runs.atomic_write import write_json, write_text
 
-STORED = Path(__file__).parents[1] / "paper" / "controls"  # NAME/summary.json
+STORED = Path(__file__).parents[2] / "paper" / "controls"  # NAME/summary.json
 _LEGEND = """\
 Top-1 in percent on the test images, differences in points. *±* is the standard deviation over the
 seeds. *95%, seeds*: Student's interval of the mean over the seeds, or of the mean paired difference

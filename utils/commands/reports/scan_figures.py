@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.commands.figure_style import (
+from utils.commands.reports.figure_style import (
     BLUE,
     VERMILION,
     WIDTH,

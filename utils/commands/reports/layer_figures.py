@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.commands.figure_style import BLUE, VERMILION, WIDTH, name_places, tidy, write_figures
+from utils.commands.reports.figure_style import (
+    BLUE,
+    VERMILION,
+    WIDTH,
+    name_places,
+    tidy,
+    write_figures,
+)
 
 _UNITS = {"filters": "filters", "macs": "MACs, millions"}
 

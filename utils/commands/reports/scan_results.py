@@ -6,7 +6,7 @@ from itertools import groupby, takewhile
 from statistics import fmean
 from typing import Any
 
-from utils.commands.scan_figures import write_scan_figures
+from utils.commands.reports.scan_figures import write_scan_figures
 from utils.commands.weight_options import pruned_by
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import Cost, counts

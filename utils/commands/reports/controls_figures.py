@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.commands.figure_style import COLORS, GREY, MARKERS, WIDTH, tidy, write_figures
+from utils.commands.reports.figure_style import COLORS, GREY, MARKERS, WIDTH, tidy, write_figures
 from utils.paper.markdown import counted
 
 _HEIGHT = 4.6  # inches

@@ -2,7 +2,7 @@
 
 import torch
 
-from utils.commands.board_images import bars, map_grid, picture
+from utils.commands.reports.board_images import bars, map_grid, picture
 
 BLUE, ORANGE, GREY, WHITE = (0, 114, 178), (230, 159, 0), (118, 118, 118), (255, 255, 255)
 LEFT, TOP, STEP, FRAME = 6, 24, 78, 4  # of the first frame; from one to the next; its width

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch.nn as nn
 
-from utils.commands.summary import accuracy_table
+from utils.commands.reports.summary import accuracy_table
 from utils.metrics.size import parameter_size
 from utils.paper.markdown import counted, millions, table
 from utils.pruning.magnitude import prunable_weights

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from utils.commands.figure_style import (
+from utils.commands.reports.figure_style import (
     BLUE,
     GREEN,
     ORANGE,

@@ -9,8 +9,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from utils.commands.comparison_points import accuracy_points, evaluated_points, latency_points
-from utils.commands.figure_style import (
+from utils.commands.inputs import note
+from utils.commands.reports.comparison_points import (
+    accuracy_points,
+    evaluated_points,
+    latency_points,
+)
+from utils.commands.reports.figure_style import (
     BLACK,
     COLORS,
     GREY,
@@ -20,8 +25,7 @@ from utils.commands.figure_style import (
     tidy,
     write_figures,
 )
-from utils.commands.inputs import note
-from utils.commands.layer_figures import paint_layers
+from utils.commands.reports.layer_figures import paint_layers
 from utils.runs.atomic_write import write_csv
 from utils.runs.options import option
 

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from utils.commands.layer_figures import layer_bars, write_layer_figure
+from utils.commands.reports.layer_figures import layer_bars, write_layer_figure
 
 SUMMARY = {
     "arch": "resnet_8",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.commands.side_by_side import ratios, remarks
+from utils.commands.reports.side_by_side import ratios, remarks
 
 
 def measured(form, macs, *medians_ms, size_bytes=8):

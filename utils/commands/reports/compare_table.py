@@ -1,7 +1,7 @@
 """What `compare` found, for people; and the README's copy of its tables.
 
-`python -m utils.commands.compare_table FOLDER` renews README.md; FOLDER holds the published rank
-files of each network in a folder of its own.
+`python -m utils.commands.reports.compare_table FOLDER` renews README.md; FOLDER holds the published
+rank files of each network in a folder of its own.
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.commands.compare import CompareConfig, compare_command
-from utils.commands.summary import paper_markdown
+from utils.commands.reports.summary import paper_markdown
 from utils.paper.compare import EXACT, NO_RATES
 from utils.paper.markdown import table
 from utils.paper.printed_number import PrintedNumber

@@ -1,7 +1,8 @@
 """What a rank report found, for people: its summary.md, and the README's block.
 
-`python -m utils.commands.rank_findings SUMMARY...` stores what the summary.json of reports says
-over all layers beside this file and renews the README's block; without SUMMARY it renews the block.
+`python -m utils.commands.reports.rank_findings SUMMARY...` stores what the summary.json of reports
+says over all layers beside this file and renews the README's block; without SUMMARY it renews the
+block.
 """
 
 import json
