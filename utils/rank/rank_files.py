@@ -68,7 +68,9 @@ def read_ranks(
     if not folder.is_dir():
         raise ValueError(
             f"rank folder {folder} does not exist: expected rank_conv<i>.npy files, "
-            f"which `python rank_generation.py --arch {arch}` writes"
+            f"which `python rank_generation.py --arch {arch}` writes, of the same checkpoint "
+            "(--resume) and on images that it was trained on (--dataset, --data_dir, "
+            "--normalization)"
         )
     manifest = read_manifest(folder)
     if manifest is not None and manifest.get("unfinished"):
