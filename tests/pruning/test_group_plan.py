@@ -2,6 +2,7 @@
 
 import copy
 import random
+from fractions import Fraction
 
 import pytest
 import torch
@@ -87,6 +88,26 @@ def test_protected_groups_and_groups_without_scores_stay_whole():
     plan = plan_groups(groups, ascending("a"), 0.5)
     assert plan.masks() == {}
     assert [x.reason for x in plan.layers] == ["protected: reaches the output", "not scored"]
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.55, 0.7])
+@pytest.mark.parametrize("layers", [3, 6, 9, 29])
+def test_layers_of_one_rate_lose_what_one_of_them_alone_would(rate, layers):
+    """The mean of equal rates is that rate: (0.7 + 0.7 + 0.7) / 3 is less than 0.7."""
+    names = [f"conv{number}" for number in range(layers)]
+    tied = group(*names, channels=20)
+    plan = plan_groups([tied], ascending(*names, count=20), dict.fromkeys(names, rate))
+    assert {layer.removed for layer in plan.layers} == {int(rate * 20)}
+
+
+def test_on_the_way_a_part_of_each_group_goes_of_what_goes_in_the_end():
+    tied, more = group("a", "b", channels=10), group("a2", channels=7)
+    scores = ascending("a", "b", count=10) | ascending("a2", count=7)
+    rates = {"a": 0.5, "b": 0.9, "a2": 0.8}  # 7 of 10, and 5 of 7
+    for step in range(1, 5):
+        plan = plan_groups([tied, more], scores, rates, part=Fraction(step, 4))
+        gone = {layer.conv: layer.removed for layer in plan.layers}
+        assert gone == {"a": -(-7 * step // 4), "b": -(-7 * step // 4), "a2": -(-5 * step // 4)}
 
 
 def test_layers_that_are_not_named_are_not_pruned():

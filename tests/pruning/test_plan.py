@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from fractions import Fraction
 from functools import cache
 
 import pytest
@@ -43,6 +44,15 @@ def test_the_lowest_scores_go_and_of_equal_ones_the_lowest_index(levels, rate):
         assert layer.kept == kept_by_hand(scores, int(rate * filters))
         assert (layer.filters, layer.removed) == (filters, int(rate * filters))
         assert layer.mask().nonzero().flatten().tolist() == list(layer.kept)
+
+
+def test_on_the_way_a_part_goes_of_what_goes_in_the_end():
+    scores = {"a": random_scores(16, 100), "b": random_scores(5, 100)}
+    for step in range(1, 8):
+        plan = plan_by_rates(scores, [0.6, 0.4], Fraction(step, 7))
+        for layer, final in zip(plan.layers, (9, 2), strict=True):
+            expected = kept_by_hand(scores[layer.conv], -(-final * step // 7))
+            assert layer.kept == expected
 
 
 def test_a_rate_of_zero_keeps_all():

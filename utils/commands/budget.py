@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from models.rank_layers import rank_layers
 from models.registry import example_images
 from utils.commands.budget_scan import dense_losses, scan_folder_for
 from utils.commands.inputs import note, open_device
-from utils.commands.plan import check_finite, how_scored, planner, score_layers
+from utils.commands.plan import Planner, check_finite, how_scored, planner, score_layers
 from utils.commands.prune_options import PruneConfig
 from utils.commands.rates import CompressRates
 from utils.metrics.cost import physical_cost
@@ -33,7 +33,6 @@ from utils.pruning.allocation import (
 from utils.pruning.budget import TOLERANCE, CostOf, land, levels_after, search
 from utils.pruning.criteria import RANK_CRITERIA
 from utils.pruning.network_file import Network
-from utils.pruning.plan import PruningPlan
 from utils.pruning.rate_units import Levels, RateUnit, rate_units, rates_at
 from utils.pruning.sensitivity import macs_left, parameters_left, read_points
 from utils.pruning.surgery import remove_filters
@@ -91,7 +90,7 @@ class _Prunable:
     graph: ChannelGraph
     scores: Mapping[str, Tensor]
     units: Sequence[RateUnit]
-    plan_of: Callable[[CompressRates], PruningPlan]
+    plan_of: Planner
 
     def rates(self, levels: Levels) -> CompressRates:
         """Return the compress rates of the levels."""

@@ -107,9 +107,9 @@ class IterativePruning:
         scores = self.planned.scores
         if self.config.rerank and step > 1:
             scores = below_the_rest(self._scores(model, gone), gone)
-        rates = replace(self.planned.rates, part=Fraction(step, self.config.steps))
         how = {"group": self.config.group, "round_to": self.config.round_to}
-        plan = planner(self.planned.graph, scores, **how)(rates)
+        part = Fraction(step, self.config.steps)
+        plan = planner(self.planned.graph, scores, **how)(self.planned.rates, part)
         kept = {layer.conv: layer.kept for layer in plan.layers}
         processes.check_same(f"the plan of step {step}", kept)
         return plan

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from utils.commands.inputs import ArchOptions
 from utils.commands.rates import CompressRates, read_rates
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import Cost, counts, paper_cost, physical_cost
+from utils.pruning.compress_rates import WHOLE
 from utils.pruning.criteria import CRITERIA, RANK_CRITERIA
 from utils.pruning.group_plan import plan_groups
 from utils.pruning.network_file import Network
@@ -26,6 +28,8 @@ from utils.pruning.scores import score_filters
 from utils.pruning.surgery import remove_filters
 from utils.rank.rank_files import read_manifest, read_ranks
 from utils.runs.options import option
+
+Planner = Callable[..., PruningPlan]  # of CompressRates and, on the way to them, the part to go
 
 
 @dataclass(frozen=True)
@@ -142,18 +146,21 @@ def make_plan(
 
 def planner(
     graph: ChannelGraph, scores: Mapping[str, Tensor], *, group: bool = False, round_to: int = 1
-) -> Callable[[CompressRates], PruningPlan]:
-    """Return the function that makes the plan of all rank layers from compress rates."""
+) -> Planner:
+    """Return the function that makes the plan of all rank layers from compress rates.
+
+    It takes the rates and, on the way to them, which part of what goes is to be gone.
+    """
     filters = graph.filters()
     one_by_one = not group and round_to == 1
     groups = () if one_by_one else channel_groups(graph, across_sums=group)
 
-    def plan(rates: CompressRates) -> PruningPlan:
+    def plan(rates: CompressRates, part: Fraction = WHOLE) -> PruningPlan:
         rate_of = rates.of_convs(filters)
         if one_by_one:
-            found = plan_by_rates(scores, [rate_of[conv] for conv in scores])
+            found = plan_by_rates(scores, [rate_of[conv] for conv in scores], part)
         else:
-            found = plan_groups(groups, scores, rate_of, round_to=round_to)
+            found = plan_groups(groups, scores, rate_of, round_to=round_to, part=part)
         return _in_rate_order(found, rates.arch)
 
     return plan

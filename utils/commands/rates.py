@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from models.hrankplus import fit_rates as fit_slim_rates
 from models.hrankplus import slim_widths
@@ -19,14 +18,12 @@ class CompressRates:
 
     `hrank` has one rate per conv (GoogLeNet: per block) and keeps f - int(rate * f) of its f
     filters; `hrankplus` has one rate per stage and one per block inside, and keeps
-    int(f * (1 - rate)), both in floating point as the official codes do. `part` is the share of
-    the filters to remove that is to be gone so far, on the way to these rates in steps.
+    int(f * (1 - rate)), both in floating point as the official codes do.
     """
 
     arch: str
     layout: str
     values: tuple[float, ...]
-    part: Fraction = Fraction(1)
 
     def text(self) -> str:
         """Return the rates in the official grammar."""
@@ -49,17 +46,10 @@ class CompressRates:
         return kept
 
     def of_convs(self, filters: Mapping[str, int]) -> dict[str, float]:
-        """Return {conv: rate r} such that int(r * f) filters of every rank layer are to go so far.
-
-        Those are ceil(part * n) of the n that go in the end: what does not divide goes early, when
-        most of the fine-tuning is still to come.
-        """
-        if self.layout == "hrank" and self.part == 1:
+        """Return {conv: rate r} such that int(r * f) filters of every rank layer are to go."""
+        if self.layout == "hrank":
             return {x.conv: self.values[x.rate] for x in rank_layers(self.arch).layers}
-        kept = self.kept(filters)
-        gone = {
-            conv: math.ceil(self.part * (filters[conv] - stays)) for conv, stays in kept.items()
-        }
+        gone = {conv: filters[conv] - stays for conv, stays in self.kept(filters).items()}
         # The next number up, lest (a / b) * b fall below a.
         return {
             conv: math.nextafter(count / filters[conv], 1) if count else 0.0

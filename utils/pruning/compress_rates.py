@@ -1,9 +1,13 @@
 """The compress-rate grammar of the official command lines: `[0.95]+[0.5]*6+[0.9]*4`."""
 
+import math
 import re
 from collections.abc import Sequence
 from decimal import Decimal
+from fractions import Fraction
 from itertools import groupby
+
+WHOLE = Fraction(1)
 
 # A backslash before the star is what copying from the official README's Markdown leaves behind.
 _TERM = re.compile(
@@ -61,12 +65,15 @@ def fit_rates(rates: Sequence[float], num_layers: int, ignored: int, arch: str) 
     return list(rates[:num_layers])
 
 
-def num_removed(rate: float, filters: int) -> int:
-    """Return how many of a layer's filters go: int(rate * filters), as the official code has it.
+def num_removed(rate: float, filters: int, part: Fraction = WHOLE) -> int:
+    """Return how many of a layer's filters go: n = int(rate * filters), as the official code does.
+
+    On the way there, ceil(part * n): what does not divide goes early, when most of the fine-tuning
+    is still to come.
 
     Raises:
         ValueError: if `rate` is not in [0, 1).
     """
     if not 0 <= rate < 1:
         raise ValueError(f"compress rate {rate}: expected 0 <= rate < 1")
-    return int(rate * filters)
+    return math.ceil(part * int(rate * filters))

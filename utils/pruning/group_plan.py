@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from models.channel_groups import ChannelGroup
-from utils.pruning.compress_rates import num_removed
+from utils.pruning.compress_rates import WHOLE, num_removed
 from utils.pruning.plan import LayerPlan, PruningPlan, check_finite
 
 
@@ -18,6 +19,7 @@ def plan_groups(
     *,
     round_to: int = 1,
     minimum: int = 1,
+    part: Fraction = WHOLE,
 ) -> PruningPlan:
     """Plan to remove int(rate * C) of the C channels of every group, the lowest-scoring ones.
 
@@ -31,6 +33,7 @@ def plan_groups(
         scores: {layer: [filters]}, higher is kept.
         rates: one rate for all, or {layer: rate}, of which a group takes the mean over its layers
             that are named, and is left whole if none is.
+        part: of n channels to go, ceil(part * n) are planned.
 
     Raises:
         ValueError: a rate outside [0, 1), an unknown layer, scores that are NaN or Inf or not one
@@ -45,7 +48,10 @@ def plan_groups(
     kept: dict[str, list[int]] = {}
     reasons: dict[str, list[str]] = {}
     for group in groups:
-        stays, why = _keep(group, scores, _rate_of(group, rates), round_to, minimum)
+        wanted = len(group.channels) - num_removed(
+            _rate_of(group, rates), len(group.channels), part
+        )
+        stays, why = _keep(group, scores, wanted, round_to, minimum)
         for layer, index in (filter for channel in stays for filter in group.channels[channel]):
             kept.setdefault(layer, []).append(index)
         for layer in group.layers:
@@ -82,18 +88,18 @@ def _rate_of(group: ChannelGroup, rates: float | Mapping[str, float]) -> float:
     if not isinstance(rates, Mapping):
         return rates
     named = [rates[layer] for layer in group.layers if layer in rates]
-    return sum(named) / len(named) if named else 0.0
+    # As fractions, since the mean of equal rates has to be that rate: int() is next.
+    return float(sum(map(Fraction, named)) / len(named)) if named else 0.0
 
 
 def _keep(
-    group: ChannelGroup, scores: Mapping[str, Tensor], rate: float, round_to: int, minimum: int
+    group: ChannelGroup, scores: Mapping[str, Tensor], wanted: int, round_to: int, minimum: int
 ) -> tuple[list[int], list[str]]:
-    """Return the channels of the group that stay, and what held the rate back."""
+    """Return the channels of the group that stay, `wanted` or more, and why more."""
     count = len(group.channels)
     if group.protected or not any(layer in scores for layer in group.layers):
         why = "protected: reaches the output" if group.protected else "not scored"
         return list(range(count)), [why]
-    wanted = count - num_removed(rate, count)
     floored = min(count, max(wanted, minimum))
     stays = min(count, -(-floored // round_to) * round_to)
     why = [f"floor of {minimum} held"] * (floored > wanted)

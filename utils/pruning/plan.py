@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from utils.pruning.compress_rates import num_removed
+from utils.pruning.compress_rates import WHOLE, num_removed
 
 
 @dataclass(frozen=True)
@@ -76,19 +77,22 @@ class PruningPlan:
             raise ValueError(f"pruning plan: an entry does not fit LayerPlan: {error}") from None
 
 
-def plan_by_rates(scores: Mapping[str, Tensor], rates: Sequence[float]) -> PruningPlan:
-    """Plan to remove the int(rate * F) lowest-scoring filters of every conv.
+def plan_by_rates(
+    scores: Mapping[str, Tensor], rates: Sequence[float], part: Fraction = WHOLE
+) -> PruningPlan:
+    """Plan to remove the int(rate * F) lowest-scoring filters of every conv, or a part of them.
 
     Ties go by index: of equal scores the lower index is removed first, as a stable sort has it.
 
     Args:
         scores: {conv: [F]}, in the order of `rates`.
+        part: of n filters to go, ceil(part * n) are planned.
 
     Raises:
         ValueError: if a score is NaN or Inf, naming the conv, or a rate is not in [0, 1).
     """
     pairs = zip(scores.items(), rates, strict=True)
-    return PruningPlan(tuple(_plan_layer(conv, score, rate) for (conv, score), rate in pairs))
+    return PruningPlan(tuple(_plan_layer(conv, score, rate, part) for (conv, score), rate in pairs))
 
 
 def check_finite(layer: str, scores: Tensor) -> None:
@@ -102,9 +106,9 @@ def check_finite(layer: str, scores: Tensor) -> None:
         raise ValueError(f"scores of {layer!r}: {wrong} of {len(scores)} are NaN or Inf")
 
 
-def _plan_layer(conv: str, scores: Tensor, rate: float) -> LayerPlan:
+def _plan_layer(conv: str, scores: Tensor, rate: float, part: Fraction) -> LayerPlan:
     check_finite(conv, scores)
-    removed = num_removed(rate, len(scores))
+    removed = num_removed(rate, len(scores), part)
     ordered, order = scores.sort(stable=True)
     kept = tuple(sorted(order[removed:].tolist()))
     if not removed:
