@@ -10,7 +10,7 @@ import pytest
 
 import utils.commands.budget
 from models.registry import example_images
-from utils.commands.budget import find_budget, full_ranks
+from utils.commands.budget import budget_line, find_budget, full_ranks
 from utils.commands.inputs import open_network
 from utils.commands.plan import make_plan, score_layers
 from utils.commands.prune_options import PruneConfig
@@ -162,6 +162,16 @@ def test_a_run_by_target_is_the_run_by_its_rates(call, job):
     assert f"compress rate `{found['compress_rate']}`" in summary
     said = r"target: 60\.0% of the dense network's MACs; left: (59|60)\.\d\d% \(global\)"
     assert re.search(said, summary)
+
+
+def test_a_target_is_counted_before_new_ranks_and_says_so(call, job):
+    words = ["prune", *job.pruning, "--target_macs", "0.6", "--dry_run"]
+    steps = ["--schedule", "iterative", "--steps", "2"]
+    plain = call("main.py", *words, *steps).json["budget"]
+    found = call("main.py", *words, *steps, "--rerank").json["budget"]
+    assert found == plain | {"reranked": True}
+    assert budget_line(found).startswith(budget_line(plain))
+    assert "--rerank keeps others" in budget_line(found).removeprefix(budget_line(plain))
 
 
 def clock(share_of, calls):

@@ -77,6 +77,7 @@ def find_budget(
         "within_tolerance": abs(left - share) <= TOLERANCE * share,
         "allocation": config.allocation,
         "scan": None if scan is None else str(scan),
+        "reranked": config.rerank,
         "compress_rate": network.rates(levels).text(),
         **timed,
     }
@@ -165,7 +166,13 @@ def budget_line(budget: Mapping[str, Any]) -> str:
             f"{counted(dense['batch_size'], 'image')}, {dense['device']}, "
             f"{counted(dense['threads'], 'thread')}"
         )
-    return f"{got} ({how})."
+    line = f"{got} ({how})."
+    if budget.get("reranked"):
+        line += (
+            " That is counted with the filters that the dense network's scores keep: --rerank "
+            "keeps others, as many of each conv, and what they leave stands in the table."
+        )
+    return line
 
 
 def _check_reachable(config: PruneConfig, least: float) -> None:
