@@ -31,10 +31,9 @@ def sparse_report(model: nn.Module, batch: Tensor, repeats: int) -> dict[str, An
     for name, received in _inputs(model, sparse, batch).items():
         layer = model.get_submodule(name)
         times = _times_ms({"dense": layer, "sparse": sparse[name]}, received, repeats)
-        faster = times["sparse"] <= FASTER * times["dense"]
         row = {"layer": name, "sparsity": _sparsity(layer.weight)}
         row |= {f"{state}_ms": time for state, time in times.items()}
-        layers.append(row | {"faster": faster})
+        layers.append(row | {"faster": times["sparse"] <= FASTER * times["dense"]})
     networks = {"dense": model, "sparse": with_layers(model, sparse)}
     faster = {row["layer"]: sparse[row["layer"]] for row in layers if row["faster"]}
     if faster:
