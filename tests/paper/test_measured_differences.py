@@ -22,6 +22,10 @@ def groups(tmp_path):
     return {group.first.treatment: group for group in in_order(tmp_path)}
 
 
+def accuracy(correct: int) -> Accuracy:
+    return Accuracy(correct, 10_000, 0.0)
+
+
 def in_order(folder):
     return [group for group in grouped(read_runs(folder)) if group.first.options["lr"] == 0.02]
 
@@ -29,25 +33,35 @@ def in_order(folder):
 def test_common_seeds_are_paired(groups):
     # l1 - rank: 0.40 and 0.80 points; mean 0.6, standard deviation 0.2828, t = 12.706
     found = difference(groups["l1"], groups["rank"], "photos")
-    assert (found.points, found.over) == (pytest.approx(0.6), "seeds")
-    assert (found.low, found.high) == (
-        pytest.approx(-1.9412, abs=1e-3),
-        pytest.approx(3.1412, abs=1e-3),
-    )
+    assert found.points == pytest.approx(0.6)
+    assert found.intervals == {
+        "seeds": pytest.approx((-1.9412, 3.1412), abs=1e-3),
+        "images": difference_interval_percent(accuracy(8065), accuracy(8005)),  # means of both
+    }
     assert not found.told_apart
+
+
+def test_seeds_that_agree_do_not_stand_for_other_images(tmp_path):
+    """15 to 17 answers of 10,000 more at every seed: sure of these images, of no others."""
+    for seed, (correct, more) in enumerate(((7963, 17), (7963, 16), (7942, 15))):
+        write_run(tmp_path, f"rank_{seed}", correct=correct, seed=seed)
+        write_run(tmp_path, f"l1_{seed}", correct=correct + more, seed=seed, criterion="l1")
+    l1, rank = in_order(tmp_path)
+    found = difference(l1, rank, "photos")
+    assert found.intervals["seeds"][0] > 0 > found.intervals["images"][0]
+    assert not found.told_apart and str(found).startswith("+0.16 (+0.1")
 
 
 def test_of_one_common_seed_that_run_is_taken(groups):
     found = difference(groups["nothing removed"], groups["rank"], "photos")
-    expected = difference_interval_percent(Accuracy(8900, 10_000, 0.0), Accuracy(8000, 10_000, 0.0))
-    assert (found.points, found.over) == (pytest.approx(9), "images")
-    assert (found.low, found.high) == expected
+    expected = difference_interval_percent(accuracy(8900), accuracy(8000))
+    assert found.points == pytest.approx(9) and found.intervals == {"images": expected}
     assert found.told_apart
 
 
 def test_without_a_common_seed_the_first_runs_are_taken(groups):
     found = difference(groups["random"], groups["rank"], "photos")
-    assert (found.points, found.over) == (pytest.approx(0.15), "images")
+    assert found.points == pytest.approx(0.15) and found.intervals.keys() == {"images"}
 
 
 def test_the_dense_network_counts_only_where_it_was_trained_likewise(groups):
@@ -66,12 +80,15 @@ def test_findings_by_hand(groups):
         "l1 (3) from random (4), rank (5) from random (4)."
     )
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in pairs.splitlines()]
-    low, high = difference_interval_percent(Accuracy(8900, 10_000, 0), Accuracy(8000, 10_000, 0))
+    low, high = difference_interval_percent(accuracy(8900), accuracy(8000))
     assert rows[3] == [
         "nothing removed (2) - rank (5)",
         f"**+9.00** ({low:+.2f} to {high:+.2f} over images)",
     ]
-    assert rows[5] == ["l1 (3) - rank (5)", "+0.60 (-1.94 to +3.14 over seeds)"]
+    assert rows[5] == [
+        "l1 (3) - rank (5)",
+        "+0.60 (-1.94 to +3.14 over seeds, -0.50 to +1.70 over images)",
+    ]
     assert "**bold**" in legend
 
 

@@ -1,40 +1,43 @@
 """Which kept runs are ahead of which on the same test images, and how sure that is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import mean
 
+from utils.metrics.accuracy import Accuracy
 from utils.metrics.intervals import difference_interval_percent, student_t_interval
 from utils.paper.markdown import counted, table
 from utils.paper.measured_runs import Group, same_recipe
 
 _LEGEND = """\
-Points of top-1, fine-tuned, that the first is ahead of the second, and the 95% interval; **bold**:
-it excludes zero, the two are told apart. *Over seeds*: Student's t interval of the differences at
-equal seeds, for other seeds on these test images. *Over images*: Newcombe's interval of one run
-each, for other test images at this seed, as if each run had answered images of its own; which
-images a run has right is not kept, and pairs of answers would make it narrower. Each interval is
-for one pair: of twenty pairs that are really equal, one is told apart by chance."""
+Points of top-1, fine-tuned, that the first is ahead of the second, and 95% intervals; **bold**:
+all of them exclude zero, the two are told apart. *Over seeds*: Student's t interval of the
+differences at equal seeds, for other seeds on these test images. *Over images*: Newcombe's interval
+of the mean over the seeds, for other test images at these seeds, as if the two had answered images
+of their own; which images a run has right is not kept, and pairs of answers would make it narrower.
+Each interval is for one pair: of twenty pairs that are really equal, one is outside by chance."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Points of top-1 that one group is ahead, the 95% interval, and what that is "over"."""
+    """Points of top-1 that one group is ahead, and {what it is over: the 95% interval}."""
 
     points: float
-    low: float
-    high: float
-    over: str
+    intervals: Mapping[str, tuple[float, float]]
 
     @property
     def told_apart(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
+        """Whether every interval excludes zero."""
+        return all(low > 0 or high < 0 for low, high in self.intervals.values())
 
     def __str__(self) -> str:
         points = f"**{self.points:+.2f}**" if self.told_apart else f"{self.points:+.2f}"
-        return f"{points} ({self.low:+.2f} to {self.high:+.2f} over {self.over})"
+        ranges = (
+            f"{low:+.2f} to {high:+.2f} over {others}"
+            for others, (low, high) in self.intervals.items()
+        )
+        return f"{points} ({', '.join(ranges)})"
 
 
 def difference(one: Group, other: Group, dataset: str) -> Difference:
@@ -45,12 +48,19 @@ def difference(one: Group, other: Group, dataset: str) -> Difference:
     """
     ours, theirs = one.tuned(dataset), other.tuned(dataset)
     seeds = sorted(ours.keys() & theirs.keys())
-    if len(seeds) > 1:
-        points = [ours[seed].top1_percent - theirs[seed].top1_percent for seed in seeds]
-        return Difference(mean(points), *student_t_interval(points), "seeds")
-    first, second = (found[seeds[0] if seeds else min(found)] for found in (ours, theirs))
-    points = first.top1_percent - second.top1_percent
-    return Difference(points, *difference_interval_percent(first, second), "images")
+    if not seeds:
+        ours, theirs, seeds = {0: ours[min(ours)]}, {0: theirs[min(theirs)]}, [0]
+    points = [ours[seed].top1_percent - theirs[seed].top1_percent for seed in seeds]
+    means = (_mean([found[seed] for seed in seeds]) for found in (ours, theirs))
+    intervals = {"seeds": student_t_interval(points)} if len(seeds) > 1 else {}
+    intervals["images"] = difference_interval_percent(*means)
+    return Difference(mean(points), intervals)
+
+
+def _mean(accuracies: Sequence[Accuracy]) -> Accuracy:
+    """Return the mean of accuracies on the same images, in whole answers."""
+    correct, loss = (mean(getattr(one, name) for one in accuracies) for name in ("correct", "loss"))
+    return Accuracy(round(correct), accuracies[0].images, loss)
 
 
 def fine_tuned_likewise(group: Group, groups: Sequence[Group]) -> Group | None:
