@@ -50,8 +50,10 @@ def measured_text() -> str:
         _LEGEND,
         *findings(groups),
         table(_COSTS, [_cost(group) for group in groups]),
+        "<details><summary>How they were made: seeds, training, hardware, commands</summary>",
         table(_MADE, [_made(group) for group in groups]),
         *(_command(group) for group in groups),
+        "</details>",
     )
     return "\n\n".join(parts)
 
