@@ -50,7 +50,8 @@ def tiny(line: str, job, pruned: Path, scan: Path) -> list[str]:
             given.append(word)
     if not {"--resume", "--untrained"} & set(given):
         given += ["--resume", str(job.checkpoint)]
-    if given[1] == "prune" and not {"--criterion", "--granularity", "--remove_zeros"} & set(given):
+    others = {"--criterion", "--granularity", "--remove_zeros"} & set(given)
+    if given[1] == "prune" and (not others or "rank" in given):
         given += ["--rank_conv", str(job.ranks)]
     if given[1] == "prune" and "--epochs" not in given:
         given += ["--epochs", "1"]
