@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from utils.metrics.difference import check_rounding
 from utils.runs.exported import Opened
 
 # A .pt2 runs the same operators and gives the same bits; in an .onnx norms are folded into convs,
@@ -43,8 +44,7 @@ def check_file(opened: Opened, images: Tensor, logits: Mapping[int, Tensor]) -> 
     largest = max(float((found[size] - logits[size]).abs().max()) for size in logits)
     expected = logits[len(images)]
     scale = float(expected.abs().max())
-    if not largest <= _TOLERANCE * max(scale, 1.0):
-        raise RuntimeError(f"{opened.runner}: logits differ by {largest} at a scale of {scale}")
+    check_rounding(largest, scale, tolerance=_TOLERANCE, what=f"{opened.runner}: logits")
     same = int((found[len(images)].argmax(1) == expected.argmax(1)).sum())
     return {
         "opened_by": opened.runner,

@@ -18,6 +18,7 @@ from utils.commands.reports.board import log_results
 from utils.commands.training_options import TrainingOptions, schedule_name
 from utils.metrics.accuracy import as_dicts
 from utils.metrics.cost import physical_cost
+from utils.paper.markdown import millions
 from utils.runs.atomic_write import write_json
 from utils.runs.environment import environment
 from utils.runs.job_folder import open_job
@@ -110,7 +111,7 @@ def train_text(summary: dict[str, Any]) -> str:
     """Return the summary of `train_command` for people."""
     lines = [
         f"{summary['arch']} on {summary['dataset']} ({summary['train_images']} train images): "
-        f"{summary['macs'] / 1e6:.2f}M MACs, {summary['parameters'] / 1e6:.2f}M parameters"
+        f"{millions(summary['macs'])} MACs, {millions(summary['parameters'])} parameters"
     ]
     for name in ("best", "last"):
         test = summary[name]["test"]

@@ -25,7 +25,7 @@ from utils.commands.training_contest import Recipes, contestants_of, speeds
 from utils.data.gpu_loader import num_batches
 from utils.data.load import load_dataset
 from utils.metrics.cost import physical_cost
-from utils.paper.markdown import counted, table
+from utils.paper.markdown import counted, millions, table
 from utils.paper.readme_block import README, with_block
 from utils.pruning.network_file import Network
 from utils.runs.atomic_write import write_text
@@ -225,7 +225,7 @@ def _cells(row: Mapping[str, Any], pipeline: float) -> tuple[str, ...]:
     speed = (f"{official:.0f}", f"{here:.0f}", f"{here / official:.2f}")
     if row["network"] is None:
         return (str(row["threads"]), "none, images alone", "", "", *speed, "")
-    macs, share = f"{row['macs'] / 1e6:.2f}M", f"{100 * here / pipeline:.1f}%"
+    macs, share = millions(row["macs"]), f"{100 * here / pipeline:.1f}%"
     return (str(row["threads"]), row["network"], row["filters"], macs, *speed, share)
 
 

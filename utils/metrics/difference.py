@@ -24,11 +24,20 @@ def check_equal(
     """Return what `largest_difference` does, in eval mode, of networks that should compute alike.
 
     Raises:
-        RuntimeError: they differ by more than `tolerance` times the scale (times 1, where that is
-            less), which is more than rounding; that would be our bug.
+        RuntimeError: see `check_rounding`.
     """
     with evaluating(reference), evaluating(model):
         largest, scale = largest_difference(reference, model, images)
+    check_rounding(largest, scale, tolerance=tolerance, what=what)
+    return largest, scale
+
+
+def check_rounding(largest: float, scale: float, *, tolerance: float, what: str) -> None:
+    """Refuse a largest difference of outputs that is more than rounding.
+
+    Raises:
+        RuntimeError: it is more than `tolerance` times their scale (times 1, where that is less);
+            that would be our bug.
+    """
     if not largest <= tolerance * max(scale, 1.0):
         raise RuntimeError(f"{what} differ by {largest} at a scale of {scale}")
-    return largest, scale

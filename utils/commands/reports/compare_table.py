@@ -12,7 +12,7 @@ from typing import Any
 from utils.commands.compare import CompareConfig, compare_command
 from utils.commands.reports.summary import paper_markdown
 from utils.paper.compare import EXACT, NO_RATES
-from utils.paper.markdown import table
+from utils.paper.markdown import millions, table
 from utils.paper.printed_number import PrintedNumber
 from utils.paper.readme_block import README, with_block
 from utils.runs.atomic_write import write_text
@@ -76,7 +76,7 @@ def _in_unit(counts: Mapping[str, int] | str | None, unit: str) -> str:
     if counts["macs"] is None:
         return ""
     macs = counts["macs"] / int(PrintedNumber(f"1{unit}").value)
-    return f"{macs:.2f}{unit}, {counts['parameters'] / 1e6:.2f}M"
+    return f"{macs:.2f}{unit}, {millions(counts['parameters'])}"
 
 
 def _verdict(row: Mapping[str, Any], notes: dict[str, int]) -> str:

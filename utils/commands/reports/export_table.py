@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from utils.paper.markdown import megabytes, table
+from utils.paper.markdown import counted, megabytes, table
 
 
 def export_text(found: Mapping[str, Any]) -> str:
@@ -24,7 +24,7 @@ def export_text(found: Mapping[str, Any]) -> str:
         rows.append((f"latency, {size} image{'s' * (size > 1)}", *cells))
     header = ("", f"{found['arch']} ({found['form']})", *(f".{file['format']}" for file in files))
     sizes = ", ".join(map(str, found["batch_sizes"]))
-    threads = found["environment"]["threads"]
+    threads = counted(found["environment"]["threads"], "thread")
     legend = [
         f"MACs: {dense['macs']:,} of the dense network, {exported['macs']:,} of this one; "
         f"parameters: {dense['parameters']:,} and {exported['parameters']:,}, "
@@ -34,6 +34,6 @@ def export_text(found: Mapping[str, Any]) -> str:
         f"{found['facts']['normalization']}); .onnx has its norms folded into convs",
         f"input: {found['facts']['input']}",
         "latency: median of 20 and of 5 passes, in turns; "
-        f"{found['environment']['device']}, {threads} thread{'s' * (threads > 1)}",
+        f"{found['environment']['device']}, {threads}",
     ]
     return "\n".join([table(header, rows), "", *(f"- {line}" for line in legend)])

@@ -10,7 +10,7 @@ from utils.commands.reports.scan_figures import write_scan_figures
 from utils.commands.weight_options import pruned_by
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import Cost, counts
-from utils.paper.markdown import table
+from utils.paper.markdown import millions, table
 from utils.pruning.sensitivity import ScanPoint
 from utils.runs.atomic_write import write_csv, write_json, write_text
 from utils.runs.job_folder import JobFolder
@@ -99,7 +99,7 @@ def scan_markdown(summary: Mapping[str, Any]) -> str:
         f"one image is {100 / dense['images']:.2g} points.",
         table(header, rows),
         f"*Mean drop*: dense minus the mean over the rates, in points. *{unit_of_saved}*: of the "
-        f"whole network's {whole / 1e6:.2f}M" + (", physical." if what == "filters" else "."),
+        f"whole network's {millions(whole)}" + (", physical." if what == "filters" else "."),
         *(["Tied layers:\n\n" + "\n".join(tied)] if tied else []),
     ]
     return "\n\n".join(parts) + "\n"
