@@ -9,14 +9,14 @@ from utils.commands.door import run
 from utils.commands.evaluate import EvaluateConfig, evaluate_command
 from utils.commands.export import ExportConfig, export_command
 from utils.commands.prune import prune_command, prune_text
-from utils.commands.prune_options import PruneConfig
-from utils.commands.reports.compare_table import compare_text
-from utils.commands.reports.controls_table import controls_markdown
-from utils.commands.reports.evaluate_table import evaluate_text
-from utils.commands.reports.export_table import export_text
-from utils.commands.reports.scan_results import scan_markdown
 from utils.commands.scan import ScanConfig, scan_command
 from utils.commands.train import TrainConfig, train_command, train_text
+from utils.options.prune_options import PruneConfig
+from utils.reports.compare_table import compare_text
+from utils.reports.controls_table import controls_markdown
+from utils.reports.evaluate_table import evaluate_text
+from utils.reports.export_table import export_text
+from utils.reports.scan_results import scan_markdown
 
 COMMANDS = {
     "train": (TrainConfig, train_command, train_text, "Train a dense baseline."),

@@ -32,7 +32,7 @@ class Outcome:
 def side_by_side(count: int, folder: Path, function: Callable[..., Any], *args) -> list[Outcome]:
     """Call `function(*args)` in `count` processes in `folder`; return how each of them ended."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.commands.forked"])
+    context.set_forkserver_preload(["tests.forked"])
     with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"):
         forkserver.ensure_running()
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # outlives them

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn as nn
 
-from models.channel_graph import trace_channels
 from models.registry import build_model, example_images
 from tests.networks import (
     STEPS,
@@ -21,9 +20,10 @@ from tests.networks import (
     random_masks,
     randomized,
 )
-from utils.commands.networks_table import differences, enliven
-from utils.pruning.masks import ChannelMasks
-from utils.pruning.surgery import remove_filters
+from utils.benchmarks.networks_table import differences, enliven
+from utils.graph.channel_graph import trace_channels
+from utils.removal.masks import ChannelMasks
+from utils.removal.surgery import remove_filters
 
 RANDOM_CHAINS = 40
 

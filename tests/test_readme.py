@@ -14,8 +14,8 @@ from models.registry import build_model
 from tests.networks import random_masks
 from utils.commands.ranks import RankConfig
 from utils.pruning import criteria
-from utils.pruning.network_file import Network, write_network
-from utils.pruning.surgery import remove_filters
+from utils.removal.network_file import Network, write_network
+from utils.removal.surgery import remove_filters
 from utils.runs.options import parse
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from models.registry import build_model
-from tests.commands.command_lines import files_in
-from utils.pruning.network_file import Network, write_network
+from tests.command_lines import files_in
+from utils.removal.network_file import Network, write_network
 
 RATES = "[0.3]*7"
 

@@ -7,9 +7,9 @@ import pytest
 
 from tests.reference import REFERENCE, needs_reference, reference
 from utils.commands.compare import NEEDS_RANKS, CompareConfig, compare_command
-from utils.commands.reports.compare_table import compare_text, updated
 from utils.paper.compare import EXACT, NO_RATES
 from utils.paper.tables import published_rows
+from utils.reports.compare_table import compare_text, updated
 
 README = Path(__file__).parents[2] / "README.md"
 RANKS = REFERENCE / "hrank_rank_conv"

@@ -11,16 +11,16 @@ from statistics import mean, stdev
 import pytest
 import torch
 
-import utils.commands.finetune
 import utils.commands.prune
-from tests.commands.command_lines import QUICK, files_in
+import utils.planning.finetune
+from tests.command_lines import QUICK, files_in
 from utils.commands.controls import EXPERIMENTS, ControlsConfig
-from utils.commands.reports.controls_figures import curves, draw_controls
-from utils.commands.reports.controls_summary import controls_summary, csv_rows, excludes_zero
-from utils.commands.reports.controls_table import controls_markdown, stored_summaries, updated
 from utils.metrics.accuracy import Accuracy
 from utils.paper.readme_block import README
 from utils.pruning.criteria import CRITERIA
+from utils.reports.controls_figures import curves, draw_controls
+from utils.reports.controls_summary import controls_summary, csv_rows, excludes_zero
+from utils.reports.controls_table import controls_markdown, stored_summaries, updated
 
 GRID = ["--criteria", "rank,random", "--rates", "0.5", "--epochs", "1", "--num_images", "20"]
 GRID += ["--train_batch_size", "16", "--lr", "0.05", "--job_dir", "grid"]
@@ -46,7 +46,7 @@ def outcomes(cells):
 def test_a_grid_in_pieces_is_the_unbroken_grid(experiment, monkeypatch):
     unbroken = experiment("--seeds", "0").json["cells"]
     Path("grid").rename("unbroken")
-    fit, calls = utils.commands.finetune.fit, []
+    fit, calls = utils.planning.finetune.fit, []
 
     def stop_at_the_third(*args, **kwargs):
         calls.append(1)
@@ -54,7 +54,7 @@ def test_a_grid_in_pieces_is_the_unbroken_grid(experiment, monkeypatch):
             raise ValueError("the machine fell over")
         return fit(*args, **kwargs)
 
-    monkeypatch.setattr(utils.commands.finetune, "fit", stop_at_the_third)
+    monkeypatch.setattr(utils.planning.finetune, "fit", stop_at_the_third)
     assert experiment("--seeds", "0,1").code == 2 and len(calls) == 3
     assert experiment("--seeds", "0").code == 0 and len(calls) == 5  # what is there stays
     whole = experiment("--seeds", "0,1").json

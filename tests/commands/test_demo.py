@@ -1,6 +1,6 @@
 """The demo does the whole job."""
 
-from tests.commands.command_lines import files_in
+from tests.command_lines import files_in
 from utils.data.load import DATASETS
 from utils.data.synthetic import make_shapes
 

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from models.rank_layers import rank_layers
 from models.registry import build_model
-from tests.commands.command_lines import ROOT
+from tests.command_lines import ROOT
 from tests.reference import needs_reference, reference
-from utils.commands.finetune import stages_of
+from utils.planning.finetune import stages_of
 from utils.pruning.compress_rates import parse_rates
+from utils.rank.rank_layers import rank_layers
 from utils.runs.log import read_log
 from utils.training.published import RECIPES
 

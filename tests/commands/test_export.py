@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands.command_lines import files_in
+from tests.command_lines import files_in
 from tests.networks import random_masks
 from utils.commands import export_check
 from utils.data.images import NORMALIZATIONS
-from utils.pruning.network_file import Network, load_network, write_network
-from utils.pruning.surgery import remove_filters
+from utils.removal.network_file import Network, load_network, write_network
+from utils.removal.surgery import remove_filters
 from utils.runs.checkpoint import sha256_of
 from utils.runs.exported import FORMATS, Format, Opened, onnx_bytes, open_onnx
 

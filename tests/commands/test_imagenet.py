@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import main
-from tests.commands.command_lines import files_in, json_of
-from tests.commands.forked import fork, fork_frozen, signal_in_step
+from tests.command_lines import files_in, json_of
+from tests.forked import fork, fork_frozen, signal_in_step
 
 RATES = "[0.3]*7"
 

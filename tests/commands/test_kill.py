@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import utils.commands.prune
-from tests.commands.command_lines import QUICK, files_in
-from tests.commands.forked import fork
+from tests.command_lines import QUICK, files_in
+from tests.forked import fork
 from utils.runs.checkpoint import load_file
 from utils.training.steps import TrainingStep
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from models.registry import build_model
 from utils.commands.measuring import check_normalization
-from utils.pruning.network_file import Network
+from utils.removal.network_file import Network
 
 
 def test_a_pruned_file_is_not_measured_on_images_normalized_otherwise(call, job):

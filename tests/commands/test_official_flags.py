@@ -6,11 +6,11 @@ import re
 import pytest
 
 import main
-from tests.commands.command_lines import ROOT
+from tests.command_lines import ROOT
 from tests.reference import REFERENCE, needs_reference
 from utils.commands.evaluate import EvaluateConfig
-from utils.commands.prune_options import PruneConfig
 from utils.commands.ranks import RankConfig
+from utils.options.prune_options import PruneConfig
 from utils.runs.options import add_options
 
 

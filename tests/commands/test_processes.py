@@ -13,8 +13,8 @@ import torch
 
 import main
 import rank_generation
-from tests.commands.command_lines import files_in, json_of, start
-from tests.commands.forked import signal_in_step
+from tests.command_lines import files_in, json_of, start
+from tests.forked import signal_in_step
 from tests.several_processes import side_by_side
 from utils.runs.checkpoint import load_file
 

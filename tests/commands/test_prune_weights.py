@@ -15,13 +15,13 @@ from torch import Tensor
 
 import main
 from models.registry import build_model
-from tests.commands.command_lines import files_in
-from utils.commands.reports.evaluate_table import evaluate_text
-from utils.commands.reports.side_by_side import FASTER
-from utils.commands.reports.weight_summary import weights_markdown
-from utils.commands.sparse_report import sparse_report, sparse_text
+from tests.command_lines import files_in
+from utils.benchmarks.sparse_report import sparse_report, sparse_text
 from utils.pruning.magnitude import cubic_sparsity, global_masks, magnitude_mask, prunable_weights
-from utils.pruning.network_file import load_network
+from utils.removal.network_file import load_network
+from utils.reports.evaluate_table import evaluate_text
+from utils.reports.side_by_side import FASTER
+from utils.reports.weight_summary import weights_markdown
 from utils.runs.log import read_log
 
 SAME = ("log.jsonl", "config.json", "pruned.pt", "checkpoints/best.pt")

@@ -8,9 +8,9 @@ import torch.nn as nn
 from torch.nn.utils import prune
 
 from models.registry import build_model
-from tests.commands.command_lines import files_in
+from tests.command_lines import files_in
 from tests.networks import randomized
-from utils.pruning.network_file import Network, load_network, write_network
+from utils.removal.network_file import Network, load_network, write_network
 
 WORDS = ["prune", "--arch", "resnet_8", "--remove_zeros", "--device", "cpu"]
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.commands.command_lines import files_in, json_of, start
+from tests.command_lines import files_in, json_of, start
 from utils.commands.rank_report import RankedImages, report_rates, study_ranks
-from utils.commands.reports import rank_findings
-from utils.commands.reports.rank_findings import STORED, updated
 from utils.paper.readme_block import README
 from utils.rank.rank_study import mean_ranks
+from utils.reports import rank_findings
+from utils.reports.rank_findings import STORED, updated
 
 RATES = "[0.25]+[0.5]*5+[0.]"
 REPORT = ("--num_images", "20", "--report", "--report_images", "10,40", "--compress_rate", RATES)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.commands.command_lines import files_in, json_of
+from tests.command_lines import files_in, json_of
 
 MEASURED = {"correct", "images", "top1_percent", "macs", "parameters", "size_bytes", "latency_ms"}
 

@@ -11,8 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
-from tests.commands.command_lines import files_in
-from tests.commands.forked import fork, fork_frozen, signal_in_step
+from tests.command_lines import files_in
+from tests.forked import fork, fork_frozen, signal_in_step
 from utils.runs.checkpoint import load_file
 
 FILES = {"config.json", "log.jsonl", "plan.json", "pruned.pt", "summary.json", "summary.md"}

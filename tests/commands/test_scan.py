@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.commands.command_lines import files_in
-from tests.commands.forked import fork_frozen
-from utils.commands.reports.scan_results import scan_markdown, scan_summary, unit_name
+from tests.command_lines import files_in
+from tests.forked import fork_frozen
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import Cost
 from utils.pruning.sensitivity import ScanPoint, read_points
+from utils.reports.scan_results import scan_markdown, scan_summary, unit_name
 
 CONVS = ["conv1", *(f"layer{k}.0.conv{n}" for k in (1, 2, 3) for n in (1, 2))]
 SCAN = ["--rates", "0.25,0.5", "--job_dir", "scan"]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.hrankplus import num_rates, slim_widths
 from models.registry import build_model, example_images
 from utils.metrics.cost import physical_cost
 from utils.metrics.slim_cost import slim_cost
+from utils.paper.hrankplus import num_rates, slim_widths
 
 
 def resize(model, widths):

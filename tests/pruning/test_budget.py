@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.channel_graph import trace_channels
-from models.channel_groups import ChannelGroup, channel_groups
 from models.registry import build_model, example_images
 from tests.networks import STEPS, Chain, Residual, randomized
+from utils.graph.channel_graph import trace_channels
+from utils.graph.groups import ChannelGroup, channel_groups
 from utils.pruning.allocation import (
     global_steps,
     losses,
@@ -25,7 +25,7 @@ from utils.pruning.group_plan import plan_groups
 from utils.pruning.rate_units import rate_units, rates_at
 from utils.pruning.scores import score_filters
 from utils.pruning.sensitivity import ScanPoint, parameters_left
-from utils.pruning.surgery import remove_filters
+from utils.removal.surgery import remove_filters
 
 
 def group(*layers, channels=8, protected=False):

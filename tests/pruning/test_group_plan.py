@@ -7,12 +7,12 @@ from fractions import Fraction
 import pytest
 import torch
 
-from models.channel_graph import trace_channels
-from models.channel_groups import ChannelGroup, channel_groups
 from tests.networks import STEPS, Chain, Gate, PaddedResidual, Residual, randomized
+from utils.graph.channel_graph import trace_channels
+from utils.graph.groups import ChannelGroup, channel_groups
 from utils.pruning.group_plan import plan_groups
-from utils.pruning.masks import ChannelMasks
-from utils.pruning.surgery import remove_filters
+from utils.removal.masks import ChannelMasks
+from utils.removal.surgery import remove_filters
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 

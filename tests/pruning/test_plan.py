@@ -8,15 +8,15 @@ from functools import cache
 import pytest
 import torch
 
-from models.channel_graph import trace_channels
-from models.rank_layers import rank_layers
 from models.registry import build_model, example_images
 from tests.reference import NETWORKS, needs_reference, published_ranks, reference
-from utils.commands.rates import read_rates
+from utils.graph.channel_graph import trace_channels
 from utils.metrics.cost import physical_cost
+from utils.planning.rates import read_rates
 from utils.pruning.plan import LayerPlan, PruningPlan, plan_by_rates
-from utils.pruning.surgery import remove_filters
 from utils.rank.rank_files import read_ranks
+from utils.rank.rank_layers import rank_layers
+from utils.removal.surgery import remove_filters
 
 
 def kept_by_hand(scores, removed):

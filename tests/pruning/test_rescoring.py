@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from models.channel_graph import trace_channels
 from tests.networks import Chain, Concat, Residual, random_masks, randomized
-from utils.pruning.masks import ChannelMasks
+from utils.graph.channel_graph import trace_channels
 from utils.pruning.rescoring import below_the_rest, rescore_filters
 from utils.pruning.scores import filter_weights, score_filters
-from utils.pruning.surgery import remove_filters
+from utils.removal.masks import ChannelMasks
+from utils.removal.surgery import remove_filters
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 

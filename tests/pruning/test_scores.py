@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn as nn
 
-from models.channel_graph import trace_channels
 from tests.networks import (
     Chain,
     Concat,
@@ -17,6 +16,7 @@ from tests.networks import (
     Transposed,
     randomized,
 )
+from utils.graph.channel_graph import trace_channels
 from utils.pruning.criteria import l1
 from utils.pruning.scores import filter_weights, score_filters
 

@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.channel_graph import trace_channels
-from models.channel_groups import channel_groups
 from models.registry import build_model, example_images
 from tests.networks import STEPS, Chain, PaddedResidual, Residual, randomized
+from utils.graph.channel_graph import trace_channels
+from utils.graph.groups import channel_groups
 from utils.metrics.cost import physical_cost
 from utils.pruning.group_plan import plan_groups
-from utils.pruning.masks import ChannelMasks
 from utils.pruning.plan import plan_by_rates
 from utils.pruning.scores import score_filters
 from utils.pruning.sensitivity import (
@@ -25,7 +24,8 @@ from utils.pruning.sensitivity import (
     run_masked,
     scan_units,
 )
-from utils.pruning.surgery import remove_filters
+from utils.removal.masks import ChannelMasks
+from utils.removal.surgery import remove_filters
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import RunLog
 

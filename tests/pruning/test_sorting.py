@@ -5,8 +5,6 @@ import random
 import pytest
 import torch
 
-from models.channel_graph import trace_channels
-from models.channel_groups import channel_groups
 from models.registry import build_model, example_images
 from tests.networks import (
     STEPS,
@@ -18,11 +16,13 @@ from tests.networks import (
     Residual,
     randomized,
 )
+from utils.graph.channel_graph import trace_channels
+from utils.graph.groups import channel_groups
 from utils.pruning.criteria import l1
 from utils.pruning.group_plan import plan_groups
 from utils.pruning.scores import filter_weights, score_filters
 from utils.pruning.sorting import sort_channels
-from utils.pruning.surgery import remove_filters
+from utils.removal.surgery import remove_filters
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.rank_layers import Site, rank_layers
 from models.registry import build_model
 from utils.rank.estimation import estimate_ranks
+from utils.rank.rank_layers import Site, rank_layers
 
 
 def random_images(count, size=32, seed=0):

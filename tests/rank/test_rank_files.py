@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.rank_layers import RankLayer, Site, rank_layers
 from models.registry import build_model
 from tests.reference import NETWORKS, needs_reference, published_ranks, reference
 from utils.rank import rank_files
 from utils.rank.estimation import RankStatistics
 from utils.rank.rank_files import MANIFEST, read_manifest, read_ranks, write_ranks
+from utils.rank.rank_layers import RankLayer, Site, rank_layers
 from utils.runs.checkpoint import sha256_of
 
 LAYERS = (

@@ -6,10 +6,10 @@ from statistics import fmean
 import pytest
 import torch
 
-from models.rank_layers import Site, rank_layers
 from models.registry import build_model
 from tests.several_processes import values_of
 from utils.rank.estimation import estimate_ranks
+from utils.rank.rank_layers import Site, rank_layers
 from utils.rank.rank_study import (
     RankRecorder,
     find_cut,

@@ -10,8 +10,8 @@ from torch import nn
 
 from models.registry import build_model
 from tests.networks import random_masks, randomized
-from utils.pruning.network_file import Network
-from utils.pruning.surgery import remove_filters
+from utils.removal.network_file import Network
+from utils.removal.surgery import remove_filters
 from utils.runs.exported import FACTS, FORMATS, export_program
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from models.rank_layers import rank_layers
-from utils.commands.inputs import (
+from utils.commands.prune import prune_command, run_identity
+from utils.commands.ranks import RankConfig, ranks_command
+from utils.commands.side_processes import call_side_by_side, threads_of_each
+from utils.options.inputs import (
     RESULTS,
     DataOptions,
     DeviceOptions,
@@ -20,17 +22,15 @@ from utils.commands.inputs import (
     open_device,
     open_images,
 )
-from utils.commands.prune import prune_command, run_identity
-from utils.commands.prune_options import PruneConfig
-from utils.commands.ranks import RankConfig, ranks_command
-from utils.commands.reports.controls_figures import draw_controls
-from utils.commands.reports.controls_summary import cell_of, controls_summary, csv_rows
-from utils.commands.reports.controls_table import controls_markdown
-from utils.commands.side_processes import call_side_by_side, threads_of_each
-from utils.commands.training_options import TrainingOptions, schedule_name
+from utils.options.prune_options import PruneConfig
+from utils.options.training_options import TrainingOptions, schedule_name
 from utils.pruning.compress_rates import format_rates
 from utils.pruning.criteria import CRITERIA, RANK_CRITERIA
 from utils.rank.rank_files import read_manifest
+from utils.rank.rank_layers import rank_layers
+from utils.reports.controls_figures import draw_controls
+from utils.reports.controls_summary import cell_of, controls_summary, csv_rows
+from utils.reports.controls_table import controls_markdown
 from utils.runs import processes
 from utils.runs.atomic_write import write_csv, write_json, write_text
 from utils.runs.checkpoint import sha256_of

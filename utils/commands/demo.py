@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.rank_layers import rank_layers
-from utils.commands.inputs import DeviceOptions, note
 from utils.commands.prune import prune_command
-from utils.commands.prune_options import PruneConfig
 from utils.commands.ranks import RankConfig, ranks_command
-from utils.commands.reports.summary import summary_markdown
 from utils.commands.train import TrainConfig, train_command
+from utils.options.inputs import DeviceOptions, note
+from utils.options.prune_options import PruneConfig
+from utils.rank.rank_layers import rank_layers
+from utils.reports.summary import summary_markdown
 from utils.runs.job_folder import JobFolder
 from utils.runs.options import option
 from utils.runs.stop_signals import stops_leaving

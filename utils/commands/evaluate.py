@@ -12,7 +12,16 @@ import torch.nn as nn
 from torch import Tensor
 
 from models.registry import architecture, example_images
-from utils.commands.inputs import (
+from utils.benchmarks.sparse_report import sparse_report
+from utils.commands.measuring import check_normalization
+from utils.data.images import ImageSource
+from utils.metrics.accuracy import measure_accuracy
+from utils.metrics.cost import counts, physical_cost
+from utils.metrics.latency import compare_latency, using_threads
+from utils.metrics.memory import allocated_bytes, peak_activation_bytes
+from utils.metrics.size import parameter_size
+from utils.metrics.sparsity import total_zeros, zero_filters, zero_values
+from utils.options.inputs import (
     DataOptions,
     DeviceOptions,
     Images,
@@ -23,18 +32,9 @@ from utils.commands.inputs import (
     open_images,
     open_network,
 )
-from utils.commands.measuring import check_normalization
-from utils.commands.reports.side_by_side import ratios, remarks
-from utils.commands.sparse_report import sparse_report
-from utils.data.images import ImageSource
-from utils.metrics.accuracy import measure_accuracy
-from utils.metrics.cost import counts, physical_cost
-from utils.metrics.latency import compare_latency, using_threads
-from utils.metrics.memory import allocated_bytes, peak_activation_bytes
-from utils.metrics.size import parameter_size
-from utils.metrics.sparsity import total_zeros, zero_filters, zero_values
-from utils.pruning.network_file import Network
 from utils.pruning.scores import filters_first
+from utils.removal.network_file import Network
+from utils.reports.side_by_side import ratios, remarks
 from utils.runs.compiler import compiled
 from utils.runs.environment import environment
 from utils.runs.job_folder import JobFolder

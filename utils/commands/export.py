@@ -12,7 +12,11 @@ from torch import Tensor
 from models.registry import architecture, build_model, example_images
 from utils.commands.evaluate import TestedFileOptions
 from utils.commands.export_check import check_file, logits_of
-from utils.commands.inputs import (
+from utils.commands.measuring import check_normalization, latencies
+from utils.data.gpu_loader import normalize
+from utils.data.images import NORMALIZATIONS
+from utils.metrics.cost import counts, physical_cost
+from utils.options.inputs import (
     RESULTS,
     DataOptions,
     DeviceOptions,
@@ -20,11 +24,7 @@ from utils.commands.inputs import (
     open_images,
     open_network,
 )
-from utils.commands.measuring import check_normalization, latencies
-from utils.data.gpu_loader import normalize
-from utils.data.images import NORMALIZATIONS
-from utils.metrics.cost import counts, physical_cost
-from utils.pruning.network_file import Network
+from utils.removal.network_file import Network
 from utils.runs.atomic_write import atomic_open
 from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment

@@ -8,10 +8,10 @@ from typing import Any
 import torch.nn as nn
 from torch import Tensor
 
-from utils.commands.inputs import Images
 from utils.metrics.difference import check_equal
 from utils.metrics.latency import compare_latency
-from utils.pruning.network_file import Network
+from utils.options.inputs import Images
+from utils.removal.network_file import Network
 
 
 def check_normalization(network: Network, path: Path | None, normalization: str) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch.nn as nn
 
-from utils.commands.budget import find_budget
-from utils.commands.done_convs import with_done_convs
 from utils.commands.evaluate import EvaluateConfig, evaluate_command
-from utils.commands.finetune import Finetuned, Finetuning, finetuning_of, stages_of
-from utils.commands.inputs import (
+from utils.commands.measuring import check_removed, latencies
+from utils.commands.prune_weights import prune_weights
+from utils.commands.prune_zeros import remove_zeros, zeros_markdown
+from utils.metrics.accuracy import Accuracy, as_dicts
+from utils.options.inputs import (
     RESULTS,
     Images,
     checkpoint_of,
@@ -20,13 +21,17 @@ from utils.commands.inputs import (
     open_dense_network,
     open_images,
 )
-from utils.commands.iterative import IterativePruning, check_steps_fit
-from utils.commands.measuring import check_removed, latencies
-from utils.commands.plan import Planned, how_scored, make_plan
-from utils.commands.prune_options import PruneConfig
-from utils.commands.prune_weights import prune_weights
-from utils.commands.prune_zeros import remove_zeros, zeros_markdown
-from utils.commands.reports.board import (
+from utils.options.prune_options import PruneConfig
+from utils.planning.budget import find_budget
+from utils.planning.done_convs import with_done_convs
+from utils.planning.finetune import Finetuned, Finetuning, finetuning_of, stages_of
+from utils.planning.iterative import IterativePruning, check_steps_fit
+from utils.planning.plan import Planned, how_scored, make_plan
+from utils.planning.scratch import from_scratch
+from utils.removal.masks import ChannelMasks
+from utils.removal.network_file import Network, write_network
+from utils.removal.surgery import remove_filters
+from utils.reports.board import (
     FINETUNED,
     PRUNED,
     final_figures,
@@ -34,15 +39,10 @@ from utils.commands.reports.board import (
     log_results,
     log_weights,
 )
-from utils.commands.reports.evaluate_table import evaluate_text
-from utils.commands.reports.layer_figures import write_layer_figure
-from utils.commands.reports.summary import summary_markdown
-from utils.commands.reports.weight_summary import weights_markdown
-from utils.commands.scratch import from_scratch
-from utils.metrics.accuracy import Accuracy, as_dicts
-from utils.pruning.masks import ChannelMasks
-from utils.pruning.network_file import Network, write_network
-from utils.pruning.surgery import remove_filters
+from utils.reports.evaluate_table import evaluate_text
+from utils.reports.layer_figures import write_layer_figure
+from utils.reports.summary import summary_markdown
+from utils.reports.weight_summary import weights_markdown
 from utils.runs import processes
 from utils.runs.atomic_write import write_json, write_text
 from utils.runs.checkpoint import sha256_of

@@ -9,22 +9,12 @@ import torch.nn as nn
 from torch import Tensor
 
 from models.registry import example_images
-from utils.commands.finetune import finetuning_of
-from utils.commands.inputs import RESULTS, Images, note, open_images
-from utils.commands.plan import check_finite
-from utils.commands.prune_options import PruneConfig
-from utils.commands.reports.board import (
-    DENSE,
-    FINETUNED,
-    PRUNED,
-    final_figures,
-    log_results,
-    log_weights,
-)
-from utils.commands.reports.weight_figures import write_weight_figure
-from utils.commands.reports.weight_summary import weight_sizes, weights_markdown
 from utils.metrics.accuracy import as_dicts
 from utils.metrics.cost import counts, physical_cost
+from utils.options.inputs import RESULTS, Images, note, open_images
+from utils.options.prune_options import PruneConfig
+from utils.planning.finetune import finetuning_of
+from utils.planning.plan import check_finite
 from utils.pruning.layer_sparsity import parse_sparsity
 from utils.pruning.magnitude import (
     WeightMasks,
@@ -34,7 +24,17 @@ from utils.pruning.magnitude import (
     pattern_mask,
     prunable_weights,
 )
-from utils.pruning.network_file import Network, write_network
+from utils.removal.network_file import Network, write_network
+from utils.reports.board import (
+    DENSE,
+    FINETUNED,
+    PRUNED,
+    final_figures,
+    log_results,
+    log_weights,
+)
+from utils.reports.weight_figures import write_weight_figure
+from utils.reports.weight_summary import weight_sizes, weights_markdown
 from utils.runs import processes
 from utils.runs.atomic_write import write_json, write_tensors, write_text
 from utils.runs.checkpoint import fill_model, load_file, weights_of

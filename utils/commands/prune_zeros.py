@@ -10,13 +10,13 @@ import torch
 import torch.nn as nn
 
 from models.registry import example_images
-from utils.commands.inputs import RESULTS, open_network
-from utils.commands.plan import check_finite
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.difference import check_equal
+from utils.options.inputs import RESULTS, open_network
 from utils.paper.markdown import megabytes, millions, table
-from utils.pruning.network_file import Network, write_network
-from utils.pruning.zero_filters import ZeroRemoval, remove_zero_filters
+from utils.planning.plan import check_finite
+from utils.removal.network_file import Network, write_network
+from utils.removal.zero_filters import ZeroRemoval, remove_zero_filters
 from utils.runs.atomic_write import write_json, write_text
 from utils.runs.checkpoint import sha256_of
 from utils.runs.job_folder import open_job

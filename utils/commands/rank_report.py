@@ -9,10 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from utils.commands.rates import CompressRates, read_rates
-from utils.commands.reports.rank_figures import write_rank_figures
-from utils.commands.reports.rank_findings import report_markdown
 from utils.paper.tables import rows_of
+from utils.planning.rates import CompressRates, read_rates
 from utils.pruning.plan import plan_by_rates
 from utils.rank.rank_study import (
     Cut,
@@ -23,6 +21,8 @@ from utils.rank.rank_study import (
     order_correlation,
     standard_errors,
 )
+from utils.reports.rank_figures import write_rank_figures
+from utils.reports.rank_findings import report_markdown
 from utils.runs.atomic_write import write_csv, write_json, write_text
 
 DRAWS = 3  # sets of images, none in two of them, that are compared with one another

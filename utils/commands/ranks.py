@@ -12,8 +12,10 @@ import torch.nn as nn
 from torch import Tensor
 from tqdm import tqdm
 
-from models.rank_layers import SITES, RankLayers, Site, rank_layers
-from utils.commands.inputs import (
+from utils.commands.rank_report import DRAWS, RankedImages, report_rates, write_report
+from utils.data.gpu_loader import batches, num_batches
+from utils.data.images import ImageSource, check_enough, draw_images
+from utils.options.inputs import (
     DataOptions,
     DeviceOptions,
     NetworkOptions,
@@ -23,14 +25,12 @@ from utils.commands.inputs import (
     open_device,
     open_images,
 )
-from utils.commands.rank_report import DRAWS, RankedImages, report_rates, write_report
-from utils.commands.reports.board import check_not_drawn, log_ranks
-from utils.data.gpu_loader import batches, num_batches
-from utils.data.images import ImageSource, check_enough, draw_images
 from utils.rank.estimation import RankStatistics, estimate_ranks
 from utils.rank.matrix_rank import rank_method
 from utils.rank.rank_files import write_ranks
+from utils.rank.rank_layers import SITES, RankLayers, Site, rank_layers
 from utils.rank.rank_study import RankRecorder
+from utils.reports.board import check_not_drawn, log_ranks
 from utils.runs import processes
 from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment

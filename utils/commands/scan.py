@@ -11,10 +11,13 @@ import torch.nn as nn
 from torch import Tensor
 from tqdm import tqdm
 
-from models.channel_graph import ChannelGraph
-from models.channel_groups import ChannelGroup
 from models.registry import example_images
-from utils.commands.inputs import (
+from utils.data.images import ImageSource, check_enough, draw_images
+from utils.graph.channel_graph import ChannelGraph
+from utils.graph.groups import ChannelGroup
+from utils.metrics.accuracy import Accuracy, accuracy_of, batch_sums, measure_accuracy
+from utils.metrics.cost import Cost, physical_cost
+from utils.options.inputs import (
     RESULTS,
     DataOptions,
     DeviceOptions,
@@ -24,16 +27,10 @@ from utils.commands.inputs import (
     open_dense_network,
     open_images,
 )
-from utils.commands.plan import ScoreOptions, check_finite, how_scored, score_layers
-from utils.commands.reports.scan_results import scan_summary, unit_name, write_scan
-from utils.commands.weight_options import GranularityOptions
-from utils.data.images import ImageSource, check_enough, draw_images
-from utils.metrics.accuracy import Accuracy, accuracy_of, batch_sums, measure_accuracy
-from utils.metrics.cost import Cost, physical_cost
+from utils.options.weight_options import GranularityOptions
+from utils.planning.plan import ScoreOptions, check_finite, how_scored, score_layers
 from utils.pruning.compress_rates import num_removed
 from utils.pruning.magnitude import WeightMasks, magnitude_mask, prunable_weights
-from utils.pruning.masks import ChannelMasks, ParameterMasks
-from utils.pruning.network_file import Network
 from utils.pruning.sensitivity import (
     Masks,
     ScanPoint,
@@ -43,6 +40,9 @@ from utils.pruning.sensitivity import (
     run_masked,
     scan_units,
 )
+from utils.removal.masks import ChannelMasks, ParameterMasks
+from utils.removal.network_file import Network
+from utils.reports.scan_results import scan_summary, unit_name, write_scan
 from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment
 from utils.runs.job_folder import named_by, open_job

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from utils.commands.door import BAD_INPUT
-from utils.commands.inputs import note
+from utils.options.inputs import note
 from utils.runs.stop_signals import Stopped, stops_held, stops_raised
 
 T = TypeVar("T")

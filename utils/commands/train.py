@@ -7,18 +7,18 @@ from typing import Any
 import torch
 
 from models.registry import build_model, example_images
-from utils.commands.inputs import (
+from utils.metrics.accuracy import as_dicts
+from utils.metrics.cost import physical_cost
+from utils.options.inputs import (
     ArchOptions,
     DataOptions,
     DeviceOptions,
     baseline_folder,
     open_images,
 )
-from utils.commands.reports.board import log_results
-from utils.commands.training_options import TrainingOptions, schedule_name
-from utils.metrics.accuracy import as_dicts
-from utils.metrics.cost import physical_cost
+from utils.options.training_options import TrainingOptions, schedule_name
 from utils.paper.markdown import millions
+from utils.reports.board import log_results
 from utils.runs.atomic_write import write_json
 from utils.runs.environment import environment
 from utils.runs.job_folder import open_job

@@ -7,7 +7,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from models.channel_groups import ChannelGroup
+from utils.graph.groups import ChannelGroup
 from utils.pruning.compress_rates import WHOLE, num_removed
 from utils.pruning.plan import LayerPlan, PruningPlan, check_finite
 
@@ -28,7 +28,7 @@ def plan_groups(
     reasons say where either held. Protected groups, and groups without scores, stay whole.
 
     Args:
-        groups: of `models.channel_groups.channel_groups`; with `across_sums`, whole residual
+        groups: of `utils.graph.groups.channel_groups`; with `across_sums`, whole residual
             streams are pruned, without, the convs that feed a sum one by one.
         scores: {layer: [filters]}, higher is kept.
         rates: one rate for all, or {layer: rate}, of which a group takes the mean over its layers

@@ -6,7 +6,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from utils.pruning.masks import ParameterMasks
+from utils.removal.masks import ParameterMasks
 
 _PRUNED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 

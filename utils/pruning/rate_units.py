@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from models.channel_groups import ChannelGroup
+from utils.graph.groups import ChannelGroup
 from utils.pruning.compress_rates import num_removed
 
 Levels = Sequence[int]  # the rung that each unit stands on

@@ -6,8 +6,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from models.channel_graph import ChannelGraph
-from models.channel_relations import Filters
+from utils.graph.channel_graph import ChannelGraph
+from utils.graph.relations import Filters
 from utils.pruning.criteria import WEIGHT_CRITERIA
 from utils.pruning.scores import filter_weights, score_filters
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from models.channel_graph import ChannelGraph
-from models.channel_relations import Filters, Norm, Relation, Whole
+from utils.graph.channel_graph import ChannelGraph
+from utils.graph.relations import Filters, Norm, Relation, Whole
 from utils.pruning.criteria import input_energy, weight_scores
 
 

@@ -10,11 +10,11 @@ import torch.fx as fx
 import torch.nn as nn
 from torch import Tensor
 
-from models.channel_graph import ChannelGraph
-from models.channel_groups import ChannelGroup, channel_groups
+from utils.graph.channel_graph import ChannelGraph
+from utils.graph.groups import ChannelGroup, channel_groups
 from utils.pruning.compress_rates import num_removed
 from utils.pruning.group_plan import channel_scores
-from utils.pruning.masks import ParameterMasks
+from utils.removal.masks import ParameterMasks
 from utils.runs.borrowed_state import evaluating
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import read_log

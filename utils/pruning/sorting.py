@@ -11,9 +11,9 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from models.channel_graph import ChannelGraph
-from models.channel_groups import ChannelGroup, channel_groups
-from models.channel_relations import CONSTANT, Combined, Constants, Filters, Norm, Whole
+from utils.graph.channel_graph import ChannelGraph
+from utils.graph.groups import ChannelGroup, channel_groups
+from utils.graph.relations import CONSTANT, Combined, Constants, Filters, Norm, Whole
 from utils.pruning.group_plan import channel_scores
 
 

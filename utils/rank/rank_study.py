@@ -8,7 +8,7 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from models.rank_layers import Site
+from utils.rank.rank_layers import Site
 from utils.runs import processes
 
 

@@ -1,0 +1,122 @@
+"""The law on torchvision's networks: half of the filters removed = half of them masked."""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+import torch.nn as nn
+import torchvision
+from torchvision.models import vgg
+
+from utils.benchmarks.networks_table import NETWORKS, build, differences, enliven, planned_masks
+from utils.graph.channel_graph import trace_channels
+from utils.metrics.cost import physical_cost
+from utils.removal.masks import ChannelMasks
+from utils.removal.surgery import remove_filters
+
+SIZE, INCEPTION_SIZE = 32, 80  # about the least that runs
+
+
+@cache
+def dense(network):
+    """Return (network in float64, its channel graph, images [3, 3, S, S])."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = slender_vgg() if network == "vgg16_bn" else build(network)
+        size = INCEPTION_SIZE if network == "inception_v3" else SIZE
+        images = torch.randn(3, 3, size, size, dtype=torch.float64)
+    model = model.double().eval()
+    enliven(model, images, seed=0)
+    return model, trace_channels(model, images[:1]), images
+
+
+def slender_vgg():
+    """VGG-16 with 64 hidden units in its classifier instead of 4,096 twice."""
+    features = vgg.make_layers(vgg.cfgs["D"], batch_norm=True)
+    head = [nn.Linear(512, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 10)]
+    return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
+
+
+@cache
+def masked_and_removed(network, across_sums):
+    model, graph, _ = dense(network)
+    masks = planned_masks(model, graph, across_sums=across_sums)
+    masked = copy.deepcopy(model)
+    ChannelMasks(masked, graph, masks).apply()
+    return masked, remove_filters(model, graph, masks)
+
+
+@pytest.mark.parametrize("across_sums", [False, True])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_removed_is_masked_in_both_modes(network, across_sums):
+    masked, removed = masked_and_removed(network, across_sums)
+    for mode, found in differences(masked, removed, dense(network)[2]).items():
+        assert found["largest_difference"] <= 1e-9 * found["scale"], (mode, found)
+        assert found["scale"] > 0.01, (mode, found)
+
+
+@pytest.mark.parametrize("across_sums", [False, True])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_parameters_and_macs_drop(network, across_sums):
+    model, _, images = dense(network)
+    removed = masked_and_removed(network, across_sums)[1]
+    before, after = physical_cost(model, images[:1]), physical_cost(removed, images[:1])
+    assert after.parameters < 0.75 * before.parameters
+    assert after.macs < 0.6 * before.macs
+
+
+@pytest.mark.parametrize("across_sums", [False, True])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_removed_network_takes_an_optimizer_step(network, across_sums):
+    network, images = copy.deepcopy(masked_and_removed(network, across_sums)[1]), dense(network)[2]
+    network.float().train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    before = copy.deepcopy(network.state_dict())
+    network(images.float()).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    optimizer.step()
+    after = network.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(after[key], before[key]) for key, _ in network.named_parameters())
+
+
+@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0"])
+def test_the_removed_network_exports_with_a_dynamic_batch(network):
+    removed, images = masked_and_removed(network, False)[1].eval(), dense(network)[2]
+    batch = torch.export.Dim("batch", min=2)
+    exported = torch.export.export(removed, (images,), dynamic_shapes=({0: batch},))
+    torch.testing.assert_close(exported.module()(images[:2]), removed(images[:2]))
+
+
+@pytest.mark.parametrize("network", ["squeezenet1_1", "resnet18"])
+def test_the_removed_network_compiles(network):
+    removed, images = masked_and_removed(network, False)[1].eval(), dense(network)[2]
+    compiled = torch.compile(removed, backend="eager")
+    torch.testing.assert_close(compiled(images), removed(images))
+
+
+def with_heads(network):
+    options = {"weights": None, "aux_logits": True, "init_weights": False}
+    return torchvision.models.get_model(network, num_classes=10, **options).eval()
+
+
+@pytest.mark.parametrize("network, size", [("googlenet", SIZE), ("inception_v3", INCEPTION_SIZE)])
+def test_auxiliary_heads_are_left_out(network, size):
+    model, images = with_heads(network), torch.randn(2, 3, size, size)
+    graph = trace_channels(model, images[:1])
+    masks = planned_masks(model, graph, across_sums=False)
+    removed = remove_filters(model, graph, masks)
+    assert not any("aux" in name.lower() for name, _ in removed.named_modules())
+    kept = {name for name in model.state_dict() if "aux" not in name.lower()}
+    assert set(removed.state_dict()) == kept
+    ChannelMasks(model, graph, masks).apply()
+    torch.testing.assert_close(removed(images), model(images), rtol=1e-4, atol=1e-6)
+    assert removed.train()(images).shape == (2, 10)  # logits, not logits and those of two heads
+
+
+def test_a_network_that_loses_nothing_keeps_its_auxiliary_heads():
+    model = with_heads("googlenet")
+    graph = trace_channels(model, torch.zeros(1, 3, SIZE, SIZE))
+    removed = remove_filters(model, graph, {})
+    assert type(removed) is type(model) and set(removed.state_dict()) == set(model.state_dict())

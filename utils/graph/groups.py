@@ -1,0 +1,121 @@
+"""Groups: the filters whose channels live or die together, found by uniting labels."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from utils.graph.channel_graph import ChannelGraph
+from utils.graph.relations import Combined, Filters, Norm, Whole
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that run through the same layers, tied filter by filter.
+
+    `channels[i]` are the filters, (layer, index), that channel i of the group is made of. A group
+    that reaches the network's output is protected: nothing of it may go.
+    """
+
+    layers: tuple[str, ...]
+    channels: tuple[tuple[tuple[str, int], ...], ...]
+    protected: bool
+    read_whole_by: tuple[str, ...]  # what fills removed channels with zeros again
+
+    def describe(self) -> str:
+        """Return one line: the layers, how many channels, and what keeps them from shrinking."""
+        remarks = []
+        if self.protected:
+            remarks.append("protected: reaches the output")
+        if self.read_whole_by:
+            remarks.append(f"read whole by {', '.join(self.read_whole_by)}")
+        names = " + ".join(self.layers)
+        return f"{names}: {len(self.channels)} channels" + "".join(f"; {x}" for x in remarks)
+
+
+def channel_groups(graph: ChannelGraph, *, across_sums: bool) -> tuple[ChannelGroup, ...]:
+    """Return the groups of a network in the order their first layers run.
+
+    Always tied: a depthwise or grouped conv and what it reads, the factors of a product, the
+    channels of a group norm. `across_sums` ties the operands of sums, too: then whole residual
+    streams get narrower. Without it, convs that feed a sum are pruned one by one.
+    """
+    union = _Union(graph.num_labels)
+    for relation in graph.relations:
+        if across_sums or not (isinstance(relation, Combined) and relation.mode == "any"):
+            left, right = relation.coupled()
+            union.unite(left.tolist(), right.tolist())
+    channels = _channels_by_root(graph, union)
+    readers = _whole_readers(graph, union)
+    protected = graph.protected()
+    groups = []
+    for roots in _alike(channels):
+        layers = tuple(dict.fromkeys(layer for root in roots for layer, _ in channels[root]))
+        groups.append(
+            ChannelGroup(
+                tuple(layer for layer in graph.filters() if layer in layers),
+                tuple(tuple(channels[root]) for root in roots),
+                bool(protected.intersection(layers)),
+                tuple(dict.fromkeys(name for root in roots for name in readers.get(root, ()))),
+            )
+        )
+    return tuple(groups)
+
+
+def describe(groups: Iterable[ChannelGroup]) -> str:
+    """Return the groups, a line each."""
+    return "\n".join(group.describe() for group in groups)
+
+
+class _Union:
+    """Sets of labels, united pair by pair (union-find with path halving)."""
+
+    def __init__(self, count: int):
+        self._parent = list(range(count))
+
+    def root(self, label: int) -> int:
+        parent = self._parent
+        while parent[label] != label:
+            parent[label] = parent[parent[label]]
+            label = parent[label]
+        return label
+
+    def unite(self, left: Sequence[int], right: Sequence[int]) -> None:
+        for a, b in zip(left, right, strict=True):
+            a, b = self.root(a), self.root(b)
+            self._parent[max(a, b)] = min(a, b)
+
+
+def _channels_by_root(graph: ChannelGraph, union: _Union) -> dict[int, list[tuple[str, int]]]:
+    """Return {root: the filters of that channel}; a layer called twice is one layer."""
+    first: dict[str, list[int]] = {}
+    for relation in graph.relations:
+        if isinstance(relation, Filters):
+            outputs = relation.outputs.tolist()
+            union.unite(first.setdefault(relation.module, outputs), outputs)
+    channels: dict[int, list[tuple[str, int]]] = {}
+    for layer, outputs in first.items():
+        for index, label in enumerate(outputs):
+            channels.setdefault(union.root(label), []).append((layer, index))
+    return channels
+
+
+def _alike(channels: dict[int, list[tuple[str, int]]]) -> list[Sequence[int]]:
+    """Return the roots whose channels run through the same layers, together.
+
+    A zero-padded stream is three groups then: the channels that run through all three stages, those
+    of the last two, and those of the last.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for root, members in channels.items():
+        groups.setdefault(tuple(sorted(layer for layer, _ in members)), []).append(root)
+    return list(groups.values())
+
+
+def _whole_readers(graph: ChannelGraph, union: _Union) -> dict[int, list[str]]:
+    """Return {root: operations that must see the channel even when it is zero}."""
+    readers: dict[int, list[str]] = {}
+    for relation in graph.relations:
+        layer_norm = isinstance(relation, Norm) and relation.groups == 1 < len(relation.inputs)
+        if isinstance(relation, Whole) or layer_norm:
+            for label in relation.inputs.tolist():
+                readers.setdefault(union.root(label), []).append(relation.node)
+    return readers

@@ -1,0 +1,216 @@
+"""The options of `main.py prune`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from utils.commands.evaluate import TestedOptions
+from utils.options.budget_options import BudgetOptions
+from utils.options.inputs import DataOptions, DeviceOptions
+from utils.options.step_options import StepOptions
+from utils.options.training_options import TrainingOptions, recipe_option
+from utils.options.weight_options import WeightOptions
+from utils.planning.rates import LAYOUTS, rates_of_ratio, read_rates
+from utils.rank.rank_layers import rank_layers
+from utils.runs.options import option, refuse_given
+from utils.training.published import recipe_values
+from utils.training.schedules import Recipe
+
+_LOADS = "a checkpoint loads as it is, bare or under state_dict, with or without module."
+
+
+@dataclass(frozen=True)
+class PruneConfig(
+    StepOptions,
+    BudgetOptions,
+    WeightOptions,
+    TrainingOptions,
+    TestedOptions,
+    DataOptions,
+    DeviceOptions,
+):
+    """Options of `main.py prune`."""
+
+    unneeded: ClassVar[dict[str, str]] = {
+        "--adjust_prune_ckpt": _LOADS,
+        "--adjust_ckpt": _LOADS,
+        "--use_pretrain": "pruning starts from trained weights, those of --pretrain_dir",
+        "--use_dali": "images are decoded, cropped and flipped without DALI",
+        "--input_image_size": "the architecture knows the size of its images",
+    }
+    compress_rate: str = option(
+        "",
+        "share of the filters to remove of each conv, e.g. [0.95]+[0.5]*6+[0.9]*4+[0.8]*2",
+        group="pruning",
+    )
+    ratio: tuple[float, ...] = option(
+        (),
+        "compress rates as plain numbers, e.g. 0.3: one for all, or one for each, with commas",
+        group="pruning",
+    )
+    layout: str = option(
+        "hrank",
+        "what the rates stand for: one for each conv, or HRankPlus's one for each stage and block",
+        choices=LAYOUTS,
+        group="pruning",
+    )
+    mode: str = option(
+        "remove",
+        "make tensors smaller, or keep them and hold zeros in them",
+        choices=("remove", "mask"),
+        group="pruning",
+    )
+    schedule: str = option(
+        "oneshot",
+        "oneshot: prune all convs at once; layerwise: conv by conv with fine-tuning in between, "
+        "the paper's way; iterative: all convs a little more in each of --steps",
+        choices=("oneshot", "layerwise", "iterative"),
+        group="pruning",
+    )
+    start_cov: int = option(
+        0,
+        "the first N rates' convs are pruned already, as --resume_mask or zeros in CKPT have it",
+        metavar="N",
+        group="pruning",
+    )
+    resume_mask: Path | None = option(
+        None, "HRank's mask file, for the convs of --start_cov", metavar="FILE", group="pruning"
+    )
+    recipe: str | None = recipe_option(recipe_values)
+    distill: bool = option(False, "let the dense network teach the pruned one", group="training")
+    distill_weight: float = option(
+        0.9, "the teacher's share of the loss, the labels have the rest", group="training"
+    )
+    distill_temperature: float = option(
+        4.0, "softness of the teacher's answers: divisor of the logits", group="training"
+    )
+    init: str = option(
+        "pruned",
+        "train on from the pruned network's weights, or from scratch: the same network with fresh "
+        "weights, drawn by --seed",
+        choices=("pruned", "scratch"),
+        group="pruning",
+    )
+    group: bool = option(
+        False,
+        "prune layers that a sum ties together, at the mean of their rates and scores",
+        group="pruning",
+    )
+    round_to: int = option(
+        1, "round the filters that stay up to a multiple of this", metavar="K", group="pruning"
+    )
+    remove_zeros: bool = option(
+        False, "only remove what is zero already in --resume CKPT", group="pruning"
+    )
+    test_only: bool = option(
+        False, "only evaluate --test_model_dir, or --resume CKPT, as `evaluate` does", group="run"
+    )
+    dry_run: bool = option(False, "print the plan and its costs, write nothing", group="run")
+    job_dir: Path | None = option(
+        None,
+        "folder of the run (default: result/ARCH/prune_..., named by the options)",
+        group="run",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.test_only:
+            return
+        if self.remove_zeros:
+            if self.compress_rate or self.ratio:
+                raise ValueError(
+                    "--remove_zeros removes what is zero already: expected no --compress_rate, "
+                    f"got {self.compress_rate or self.ratio!r}"
+                )
+            if self.target:
+                raise ValueError(f"--remove_zeros with --target_{self.target[0]}: expected one")
+            return
+        self.refuse_other_granularity(shared=("schedule", "steps"))
+        if self.by_weight:
+            self._check_weights()
+            return
+        self.check_target()
+        if self.ratio:
+            self._take_ratio()
+        if not self.compress_rate and not self.target:
+            raise ValueError(
+                "--compress_rate is missing: expected rates such as [0.1]+[0.6]*54 (or a target)"
+            )
+        if self.compress_rate:
+            read_rates(self.compress_rate, self.arch, self.layout)
+        num_rates = rank_layers(self.arch).num_rates
+        if not 0 <= self.start_cov < num_rates:
+            raise ValueError(
+                f"--start_cov is {self.start_cov}: expected at least 0, less than the {num_rates} "
+                f"rates of {self.arch}"
+            )
+        if self.init == "scratch" and self.schedule != "oneshot":
+            raise ValueError(
+                f"--init scratch with --schedule {self.schedule}: expected oneshot, since fresh "
+                "weights have nothing to lose conv by conv"
+            )
+        if self.resume_mask is not None and self.start_cov == 0:
+            raise ValueError(
+                f"--resume_mask {self.resume_mask} is for convs that are pruned already: expected "
+                "their number with --start_cov"
+            )
+        if self.round_to < 1:
+            raise ValueError(f"--round_to is {self.round_to}: expected 1 or more")
+        if self.epochs < 0 or (self.epochs == 0 and self.schedule == "layerwise"):
+            raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
+        self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)
+        if self.epochs:
+            self.training_recipe(self.seed)
+
+    def _take_ratio(self) -> None:
+        """Let the compress rate be what --ratio says."""
+        rates = rates_of_ratio(self.ratio, self.arch)
+        if self.compress_rate not in ("", rates):
+            raise ValueError(
+                f"--ratio and --compress_rate {self.compress_rate!r}: expected one of them"
+            )
+        if self.layout != "hrank":
+            raise ValueError(
+                f"--ratio with --layout {self.layout}: expected --compress_rate in that layout"
+            )
+        object.__setattr__(self, "compress_rate", rates)
+
+    def _check_weights(self) -> None:
+        if self.schedule == "layerwise":
+            raise ValueError(
+                "--schedule is 'layerwise' with --granularity weight: expected oneshot or iterative"
+            )
+        self.check_sparsity(gradual=self.schedule == "iterative")
+        if self.epochs < 0:
+            raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
+        self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)
+        if self.epochs:
+            self.training_recipe(self.seed)
+
+    def provenance(self, checkpoint_sha256: str | None) -> dict[str, Any]:
+        """Return what a pruned file says of the run that made it, whatever was pruned."""
+        return {
+            "checkpoint_sha256": checkpoint_sha256,
+            "schedule": self.schedule,
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "normalization": self.normalization,
+            "torch": str(torch.__version__),  # a class of its own, which no safe loader reads
+        }
+
+    def training_recipe(self, seed: int) -> Recipe:
+        """Return the settings of the fine-tuning; `epochs` must not be 0.
+
+        Raises:
+            ValueError: a setting is out of range, or would do nothing.
+        """
+        if not self.distill:
+            names = ("distill_weight", "distill_temperature")
+            refuse_given(self, names, "without --distill: expected both")
+        return replace(
+            super().training_recipe(seed),
+            distill_weight=self.distill_weight,
+            distill_temperature=self.distill_temperature,
+        )

@@ -1,0 +1,52 @@
+"""The options of pruning in steps."""
+
+from dataclasses import dataclass
+
+from utils.planning.plan import ScoreOptions
+from utils.pruning.criteria import BLIND_CRITERIA
+from utils.runs.options import option, refuse_given
+
+
+@dataclass(frozen=True)
+class StepOptions(ScoreOptions):
+    """How `--schedule iterative` comes to its rates."""
+
+    steps: int = option(5, "steps of --schedule iterative", metavar="N", group="pruning")
+    rerank: bool = option(
+        False,
+        "from the second step on, score the network as it then is instead of the dense one",
+        group="pruning",
+    )
+    num_images: int = option(500, "train images that --rerank ranks on", group="pruning")
+
+    def check_steps(self, *, schedule: str, epochs: int, start_cov: int) -> None:
+        """Refuse steps, or options of theirs, that do not go with the other options.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if schedule != "iterative":
+            refuse_given(
+                self,
+                ("steps", "rerank", "num_images"),
+                f"with --schedule {schedule}: expected iterative",
+            )
+            return
+        if not self.rerank:
+            refuse_given(self, ("num_images",), "without --rerank: expected both")
+        if self.steps < 1:
+            raise ValueError(f"--steps is {self.steps}: expected 1 or more")
+        if epochs == 0:
+            raise ValueError(f"--epochs is {epochs}: expected 1 or more of each step")
+        if start_cov:
+            raise ValueError(
+                f"--start_cov is {start_cov} with --schedule iterative: expected 0, since all "
+                "convs are pruned in every step"
+            )
+        if self.num_images < 1:
+            raise ValueError(f"--num_images is {self.num_images}: expected at least 1")
+        if self.rerank and self.criterion in BLIND_CRITERIA:
+            raise ValueError(
+                f"--rerank with --criterion {self.criterion}: expected a criterion that looks at "
+                "the network"
+            )

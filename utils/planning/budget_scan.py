@@ -1,0 +1,101 @@
+"""The scan that says what each layer loses, for automatic rates: given, found, or made."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from utils.commands.scan import (
+    ScanConfig,
+    scan_command,
+    scan_folder,
+    scan_identity,
+    wanted_masks,
+)
+from utils.graph.channel_graph import ChannelGraph
+from utils.options.inputs import note
+from utils.options.prune_options import PruneConfig
+from utils.runs.job_folder import JobFolder
+
+
+def scan_folder_for(
+    config: PruneConfig,
+    checkpoint_sha256: str | None,
+    graph: ChannelGraph,
+    scores: Mapping[str, Tensor],
+) -> Path:
+    """Return the folder of a finished scan of this network by these scores.
+
+    That is the one given or, made where it is missing, the one that `scan` writes by default.
+
+    Raises:
+        ValueError: the one given is another network's or criterion's, or is not finished; or there
+            is none, and a dry run makes none.
+    """
+    shared = [field.name for base in ScanConfig.__bases__ for field in fields(base)]
+    names = {*shared, "group", "val_fraction"}
+    scan = ScanConfig(**{name: getattr(config, name) for name in names})
+    if config.scan is not None:
+        _check_scan(config.scan, scan, checkpoint_sha256, graph, scores)
+        return config.scan
+    wanted = wanted_masks(scan, graph, scores)
+    folder = scan_folder(scan, scan_identity(scan, checkpoint_sha256, wanted))
+    if not JobFolder(folder).summary_json.exists():
+        if config.dry_run:
+            raise ValueError(
+                "--allocation sensitivity needs a scan, which --dry_run does not make: expected "
+                f"one in {folder}, where `python main.py scan {_words(scan)}` writes it, or --scan"
+            )
+        note(f"scanning what each layer loses, into {folder}")
+        scan_command(scan)
+    return folder
+
+
+def dense_losses(scan: Path) -> tuple[float, float]:
+    """Return accuracy (0 to 1) and cross-entropy of the dense network on a scan's images."""
+    dense = json.loads(JobFolder(scan).summary_json.read_text())["dense"]
+    return dense["correct"] / dense["images"], dense["loss"]
+
+
+def _check_scan(
+    folder: Path,
+    scan: ScanConfig,
+    checkpoint_sha256: str | None,
+    graph: ChannelGraph,
+    scores: Mapping[str, Tensor],
+) -> None:
+    """Refuse the folder of a scan that says nothing of this network and these scores."""
+    job = JobFolder(folder)
+    made = json.loads(job.config.read_text()) if job.summary_json.exists() else {}
+    if made.get("command") != "scan":
+        raise ValueError(f"--scan {folder}: expected the folder of a finished `main.py scan`")
+    for name in ("arch", "criterion", "group", "granularity"):
+        expected = getattr(scan, name)
+        if made.get(name, expected) != expected:
+            raise ValueError(
+                f"--scan {folder} was made with {name} {made[name]}: expected {expected}, as here"
+            )
+    if made["checkpoint_sha256"] != checkpoint_sha256:
+        raise ValueError(
+            f"--scan {folder} was made from {made['resume']}, a file with other bytes than the "
+            "checkpoint to prune: expected a scan of the same network"
+        )
+    same = replace(scan, rates=tuple(made["rates"]))
+    identity = scan_identity(same, checkpoint_sha256, wanted_masks(same, graph, scores))
+    if made["masks_sha256"] != identity["masks_sha256"]:
+        raise ValueError(
+            f"--scan {folder} removed other filters than these scores do: expected a scan by the "
+            "same rank files or, of criterion random, the same --seed"
+        )
+
+
+def _words(scan: ScanConfig) -> str:
+    """Return the options that make this scan, as a command line has them."""
+    words = []
+    for field in fields(scan):
+        value = getattr(scan, field.name)
+        if value != field.default and field.name != "json":
+            words.append(f"--{field.name}" + ("" if value is True else f" {value}"))
+    return " ".join(words)

@@ -1,0 +1,254 @@
+"""Making a pruning plan: a network, its scores and the compress rates, without any images."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch.nn as nn
+from torch import Tensor
+
+from models.registry import example_images
+from utils.graph.channel_graph import ChannelGraph
+from utils.graph.groups import channel_groups
+from utils.metrics.accuracy import Accuracy
+from utils.metrics.cost import Cost, counts, paper_cost, physical_cost
+from utils.options.inputs import ArchOptions
+from utils.paper.counted_inputs import counted_inputs
+from utils.planning.counting import beside_paper
+from utils.planning.rates import CompressRates, read_rates
+from utils.pruning.compress_rates import WHOLE
+from utils.pruning.criteria import CRITERIA, RANK_CRITERIA
+from utils.pruning.group_plan import plan_groups
+from utils.pruning.plan import PruningPlan, plan_by_rates
+from utils.pruning.scores import score_filters
+from utils.rank.rank_files import read_manifest, read_ranks
+from utils.rank.rank_layers import rank_layers
+from utils.removal.network_file import Network
+from utils.removal.surgery import remove_filters
+from utils.runs.options import option
+
+Planner = Callable[..., PruningPlan]  # of CompressRates and, on the way to them, the part to go
+
+
+@dataclass(frozen=True)
+class ScoreOptions(ArchOptions):
+    """What scores the filters of a network."""
+
+    criterion: str = option("rank", "what scores a filter", choices=CRITERIA, group="pruning")
+    rank_conv: Path | None = option(
+        None,
+        "folder of the rank files (default: rank_conv/ARCH)",
+        flags=("--rank_conv_prefix",),
+        group="pruning",
+    )
+    force: bool = option(
+        False, "take ranks that were made from another checkpoint", group="pruning"
+    )
+
+    @property
+    def rank_folder(self) -> Path:
+        """Where the rank files are."""
+        return self.rank_conv or Path("rank_conv") / self.arch
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A dense network, what is to go, and the small network that is then left."""
+
+    dense: Network
+    graph: ChannelGraph
+    scores: Mapping[str, Tensor]  # {conv: [filters]}
+    plan: PruningPlan
+    slim: nn.Module
+    rates: CompressRates
+    uniform: bool  # every conv loses what its own rate says: not grouped, nor rounded
+
+    def compress_rate(self) -> str:
+        """Return the compress rates that were used, in the official grammar."""
+        return self.rates.text()
+
+    def beside_paper(
+        self, pruned: Mapping[str, int], accuracy: Accuracy | None = None
+    ) -> dict[str, Any] | None:
+        """Return the published row of these rates beside what was measured, None without one.
+
+        `pruned` holds macs and parameters by the paper rule.
+        """
+        return beside_paper(self.rates, pruned, accuracy)
+
+    def _counted(self) -> dict[str, int]:
+        """Return {conv: filters that stay} as the official counter of MACs takes them."""
+        counted = self.rates.kept(self.graph.filters(), as_counted=True)
+        return counted if self.uniform else self.plan.num_kept()
+
+    def costs(self, mode: str) -> dict[str, Any]:
+        """Return the summary's `paper_rule`, `physical`, `layers`, `uncounted` and `paper`.
+
+        In `mode` "mask" the network that is really there keeps its size, and so its cost.
+        """
+        device = next(self.dense.model.parameters()).device
+        example = example_images(self.dense.arch).to(device)
+        before = physical_cost(self.dense.model, example)
+        after = before if mode == "mask" else physical_cost(self.slim, example)
+        by_rule = {
+            name: paper_cost(self.dense.model, example, kept, counted_inputs(self.dense.arch))
+            for name, kept in {"dense": {}, "pruned": self._counted()}.items()
+        }
+        return {
+            "paper_rule": {name: counts(cost) for name, cost in by_rule.items()},
+            "physical": {"dense": counts(before), "pruned": counts(after)},
+            "uncounted": sorted({*before.uncounted, *after.uncounted}),
+            "layers": _layers(self.plan, before, after),
+            "paper": self.beside_paper(counts(by_rule["pruned"])),
+        }
+
+
+def make_plan(
+    dense: Network,
+    *,
+    compress_rate: str,
+    criterion: str,
+    rank_folder: Path,
+    checkpoint_sha256: str | None,
+    seed: int,
+    layout: str = "hrank",
+    group: bool = False,
+    round_to: int = 1,
+    force: bool = False,
+) -> Planned:
+    """Score the filters, plan which go, and make the small network.
+
+    `group` prunes tied layers together, across sums too, at the mean of their rates; `round_to`
+    rounds what stays of a layer up; `force` takes ranks that another checkpoint gave.
+
+    Raises:
+        ValueError: bad rates, missing or unfitting rank files, ranks of another checkpoint, or
+            weights that are NaN or Inf.
+    """
+    check_finite(dense)
+    rates = read_rates(compress_rate, dense.arch, layout)
+    graph = dense.trace()
+    scores = score_layers(
+        dense,
+        graph,
+        criterion=criterion,
+        rank_folder=rank_folder,
+        checkpoint_sha256=checkpoint_sha256,
+        seed=seed,
+        force=force,
+    )
+    plan = planner(graph, scores, group=group, round_to=round_to)(rates)
+    slim = remove_filters(dense.model, graph, plan.masks())
+    return Planned(dense, graph, scores, plan, slim, rates, uniform=not group and round_to == 1)
+
+
+def planner(
+    graph: ChannelGraph, scores: Mapping[str, Tensor], *, group: bool = False, round_to: int = 1
+) -> Planner:
+    """Return the function that makes the plan of all rank layers from compress rates.
+
+    It takes the rates and, on the way to them, which part of what goes is to be gone.
+    """
+    filters = graph.filters()
+    one_by_one = not group and round_to == 1
+    groups = () if one_by_one else channel_groups(graph, across_sums=group)
+
+    def plan(rates: CompressRates, part: Fraction = WHOLE) -> PruningPlan:
+        rate_of = rates.of_convs(filters)
+        if one_by_one:
+            found = plan_by_rates(scores, [rate_of[conv] for conv in scores], part)
+        else:
+            found = plan_groups(groups, scores, rate_of, round_to=round_to, part=part)
+        return _in_rate_order(found, rates.arch)
+
+    return plan
+
+
+def _in_rate_order(plan: PruningPlan, arch: str) -> PruningPlan:
+    """Return the plan of all rank layers, those included that follow another, in rate order."""
+    by_conv = {layer.conv: layer for layer in plan.layers}
+    for layer in rank_layers(arch).layers:
+        if layer.follows is not None:
+            reason = f"follows {layer.follows}: the same channels"
+            by_conv[layer.conv] = replace(by_conv[layer.follows], conv=layer.conv, reason=reason)
+    return PruningPlan(tuple(by_conv[layer.conv] for layer in rank_layers(arch).layers))
+
+
+def check_finite(dense: Network) -> None:
+    """Refuse a network whose weights hold NaN or Inf, naming the first.
+
+    Raises:
+        ValueError: it does.
+    """
+    for name, tensor in dense.model.state_dict().items():
+        broken = int((~tensor.isfinite()).sum())
+        if broken:
+            raise ValueError(
+                f"the {dense.arch} to prune holds NaN or Inf in {name!r} "
+                f"({broken} of {tensor.numel()} values): expected finite weights"
+            )
+
+
+def _check_made_for(checkpoint_sha256: str | None, rank_folder: Path) -> None:
+    """Refuse ranks whose manifest says that they are another network's.
+
+    Raises:
+        ValueError: it does; a folder without a manifest says nothing.
+    """
+    manifest = read_manifest(rank_folder) or {}
+    made_for = manifest.get("checkpoint_sha256", checkpoint_sha256)
+    if made_for != checkpoint_sha256:
+        raise ValueError(
+            f"the ranks in {rank_folder} were made from {manifest.get('checkpoint')}, a file with "
+            "other bytes than the checkpoint to prune: expected ranks of the same network, "
+            "which `python rank_generation.py` writes, or --force"
+        )
+
+
+def how_scored(config: Any, checkpoint_sha256: str | None) -> dict[str, Any]:
+    """Return what the options of a command say to `score_layers` and `make_plan`."""
+    names = ("criterion", "rank_folder", "seed", "force")
+    how = {name: getattr(config, name) for name in names}
+    return how | {"checkpoint_sha256": checkpoint_sha256}
+
+
+def score_layers(
+    dense: Network,
+    graph: ChannelGraph,
+    *,
+    criterion: str,
+    rank_folder: Path,
+    checkpoint_sha256: str | None,
+    seed: int,
+    force: bool,
+) -> dict[str, Tensor]:
+    """Return {conv: [filters]} in rate order, without convs that follow another; higher is kept.
+
+    Raises:
+        ValueError: missing or unfitting rank files, or ranks of another checkpoint without `force`.
+    """
+    if criterion in RANK_CRITERIA and not force:
+        _check_made_for(checkpoint_sha256, rank_folder)
+    layers = [layer for layer in rank_layers(dense.arch).layers if layer.follows is None]
+    if criterion not in RANK_CRITERIA:
+        scores = score_filters(dense.model, graph, criterion, seed=seed)
+        return {layer.conv: scores[layer.conv] for layer in layers}
+    ranks = read_ranks(rank_folder, dense.arch, layers, graph.filters())
+    return ranks if criterion == "rank" else {conv: -rank for conv, rank in ranks.items()}
+
+
+def _layers(plan: PruningPlan, before: Cost, after: Cost) -> list[dict[str, Any]]:
+    dense, pruned = ({layer.name: layer for layer in cost.layers} for cost in (before, after))
+    return [
+        {
+            **layer,
+            "macs": {"dense": dense[layer["conv"]].macs, "pruned": pruned[layer["conv"]].macs},
+            "inputs": {
+                "dense": dense[layer["conv"]].inputs,
+                "pruned": pruned[layer["conv"]].inputs,
+            },
+        }
+        for layer in plan.as_list()
+    ]

@@ -1,0 +1,84 @@
+"""Compress rates as a command line gives them, and what they leave of each conv."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from utils.paper.hrankplus import fit_rates as fit_slim_rates
+from utils.paper.hrankplus import slim_widths
+from utils.pruning.compress_rates import fit_rates, format_rates, num_removed, parse_rates
+from utils.rank.rank_layers import rank_layers
+
+LAYOUTS = ("hrank", "hrankplus")
+
+
+@dataclass(frozen=True)
+class CompressRates:
+    """The compress rates of one architecture, in the order of a layout.
+
+    `hrank` has one rate per conv (GoogLeNet: per block) and keeps f - int(rate * f) of its f
+    filters; `hrankplus` has one rate per stage and one per block inside, and keeps
+    int(f * (1 - rate)), both in floating point as the official codes do.
+    """
+
+    arch: str
+    layout: str
+    values: tuple[float, ...]
+
+    def text(self) -> str:
+        """Return the rates in the official grammar."""
+        return format_rates(self.values)
+
+    def kept(self, filters: Mapping[str, int], *, as_counted: bool = False) -> dict[str, int]:
+        """Return {conv: filters that stay} of every rank layer, in rate order.
+
+        `filters` is {conv: number of filters}. `as_counted` gives what the official counter of MACs
+        takes, where it differs from what the official masks do.
+        """
+        layers = rank_layers(self.arch).layers
+        if self.layout == "hrankplus":
+            widths = slim_widths(self.arch, self.values)
+            return {layer.conv: widths[layer.conv].outputs for layer in layers}
+        kept = {}
+        for layer in layers:
+            rate = self.values[layer.counted_rate if as_counted else layer.rate]
+            kept[layer.conv] = filters[layer.conv] - num_removed(rate, filters[layer.conv])
+        return kept
+
+    def of_convs(self, filters: Mapping[str, int]) -> dict[str, float]:
+        """Return {conv: rate r} such that int(r * f) filters of every rank layer are to go."""
+        if self.layout == "hrank":
+            return {x.conv: self.values[x.rate] for x in rank_layers(self.arch).layers}
+        gone = {conv: filters[conv] - stays for conv, stays in self.kept(filters).items()}
+        # The next number up, lest (a / b) * b fall below a.
+        return {
+            conv: math.nextafter(count / filters[conv], 1) if count else 0.0
+            for conv, count in gone.items()
+        }
+
+
+def read_rates(text: str, arch: str, layout: str = "hrank") -> CompressRates:
+    """Return the compress rates that `text` spells.
+
+    Raises:
+        ValueError: `arch` is unknown, `text` is malformed, or it spells too few or too many rates.
+    """
+    values = parse_rates(text)
+    if layout == "hrankplus":
+        return CompressRates(arch, layout, tuple(fit_slim_rates(arch, values)))
+    known = rank_layers(arch)
+    fitted = fit_rates(values, known.num_rates, known.ignored_rates, arch)
+    return CompressRates(arch, layout, tuple(fitted))
+
+
+def rates_of_ratio(ratio: Sequence[float], arch: str) -> str:
+    """Return what `--ratio` stands for, in the official grammar: a single number is every rate.
+
+    Raises:
+        ValueError: `arch` is unknown, or a number is no rate.
+    """
+    if not all(0 <= rate < 1 for rate in ratio):
+        given = ",".join(f"{rate:g}" for rate in ratio)
+        raise ValueError(f"--ratio is {given!r}: expected at least 0 and less than 1")
+    num_rates = rank_layers(arch).num_rates
+    return format_rates(ratio * num_rates if len(ratio) == 1 else ratio)

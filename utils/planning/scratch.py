@@ -1,0 +1,17 @@
+"""Training from scratch: what a pruned network's weights are worth (Liu et al., ICLR 2019)."""
+
+from dataclasses import replace
+
+from utils.options.inputs import draw_network
+from utils.planning.plan import Planned
+from utils.removal.surgery import remove_filters
+
+
+def from_scratch(planned: Planned, seed: int) -> Planned:
+    """Return the same plan for fresh weights, drawn by the seed as the architecture draws its own.
+
+    The same filters go, so every layer has the same width and the same places in its stream.
+    """
+    dense = draw_network(planned.dense.arch, seed, planned.dense.num_classes)
+    slim = remove_filters(dense.model, planned.graph, planned.plan.masks())
+    return replace(planned, dense=dense, slim=slim)

@@ -1,0 +1,217 @@
+"""Which conv each rank file and compress rate belongs to, and where its feature map is taken.
+
+The `official` sites are the official code's choices, quirks included, as data per architecture:
+
+- VGG: convs 2, 4, 7 and 10 are ranked *after* the max-pooling that follows them, the others after
+  their ReLU; the 13th conv has no rank file and is never pruned, so a 13th rate is ignored.
+- CIFAR ResNets: the second conv of a block is ranked after the residual sum and ReLU, that is, on
+  the block's output rather than on its own map.
+- ResNet-50: likewise the third conv; where a block has a shortcut conv, both are ranked on the
+  same maps. The stem is ranked after its max-pooling. The official *counter* of MACs hands the four
+  rates of such a block out in another order than the official masks do (`counted_rate`).
+- DenseNet: a conv is ranked on the activation of the *next* layer, behind that layer's norm, where
+  its channels are the last ones.
+- GoogLeNet: one rate and four files a block, ranked on the block's output, branch by branch, after
+  the max-pooling where one follows (b3, e4). Both 3 x 3 convs of the "5 x 5" branch go by the file
+  of the second. The 1 x 1 convs that reduce are never pruned. The official counter takes the rate
+  of block d4 for c4.
+- MobileNets (HRankPlus): every conv is ranked on its own activation, but a depthwise conv keeps
+  the filters that the conv before it keeps: they are the same channels.
+
+The sites `conv` rank every conv on its own activation instead.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+import torch.nn as nn
+
+from models.registry import architecture, build_model
+from utils.graph.activation_sites import activation_sites
+
+SITES = ("official", "conv")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Feature maps to rank: the output of a module, or its channels from `start` to `stop`."""
+
+    module: str
+    start: int = 0
+    stop: int | None = None
+
+    def __str__(self) -> str:
+        whole = self.start == 0 and self.stop is None
+        return self.module if whole else f"{self.module}[{self.start}:{self.stop}]"
+
+
+@dataclass(frozen=True)
+class RankLayer:
+    """One prunable conv: the file its ranks are in, and the maps they are the ranks of.
+
+    `rate` is the position of its compress rate, `counted_rate` of the one that the official counter
+    of MACs takes for it. A conv that `follows` another keeps the filters which that one keeps.
+    """
+
+    conv: str
+    file: str
+    site: Site
+    rate: int
+    counted_rate: int
+    follows: str | None = None
+
+
+@dataclass(frozen=True)
+class RankLayers:
+    """The prunable convs in the order of their rates.
+
+    `num_rates` of them are expected; the official code ignores up to `ignored_rates` more.
+    """
+
+    layers: tuple[RankLayer, ...]
+    num_rates: int
+    ignored_rates: int = 0
+
+    def sites(self) -> tuple[Site, ...]:
+        """Return where maps are ranked, each place once: convs may share one."""
+        return tuple(dict.fromkeys(layer.site for layer in self.layers))
+
+
+@cache
+def rank_layers(arch: str, sites: str = "official") -> RankLayers:
+    """Return the rank layers of a registered architecture.
+
+    Raises:
+        ValueError: if `arch` is unknown, or `sites` is not one of SITES.
+    """
+    architecture(arch)
+    if sites not in SITES:
+        raise ValueError(f"unknown sites {sites!r}: expected one of {', '.join(SITES)}")
+    with torch.device("meta"):
+        model = build_model(arch)
+    known = _FAMILIES[arch.partition("_")[0]](model)
+    if sites == "official":
+        return known
+    own = activation_sites(model)
+    return replace(known, layers=tuple(_on_own_maps(known.layers, own)))
+
+
+def _on_own_maps(layers: tuple[RankLayer, ...], own: dict[str, str]) -> Iterator[RankLayer]:
+    """Yield the layers on their own sites; convs that shared a file get one each."""
+    last = {layer.file: layer for layer in layers}
+    for layer in layers:
+        shared = last[layer.file] is not layer
+        file = layer.file.replace(".npy", "_inner.npy") if shared else layer.file
+        yield replace(layer, site=Site(own[layer.conv]), file=file)
+
+
+def _layer(rate: int, conv: str, site: Site | str, *, counted: int | None = None) -> RankLayer:
+    """Return the layer of the rate at position `rate`, whose file is numbered from 1."""
+    where = Site(site) if isinstance(site, str) else site
+    file = f"rank_conv{rate + 1}.npy"
+    return RankLayer(conv, file, where, rate, rate if counted is None else counted)
+
+
+def _in_turn(layers: list[RankLayer], ignored_rates: int = 0) -> RankLayers:
+    return RankLayers(tuple(layers), len(layers), ignored_rates)
+
+
+def _convs(model: nn.Module) -> dict[str, nn.Conv2d]:
+    """Return {path: conv} in the order of the parameters."""
+    return {path: m for path, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+
+
+def _vgg(model: nn.Module) -> RankLayers:
+    names = [name for name, _ in model.features.named_children()]
+    layers = []
+    for name in names:
+        if name.startswith("conv"):
+            relu = name.replace("conv", "relu")
+            behind = names[names.index(relu) + 1 :][:1]
+            site = behind[0] if behind and behind[0].startswith("pool") else relu
+            layers.append(_layer(len(layers), f"features.{name}", f"features.{site}"))
+    return _in_turn(layers[:-1], ignored_rates=1)
+
+
+def _resnet(model: nn.Module) -> RankLayers:
+    """CIFAR ResNets and ResNet-50: a stem, then blocks with a ReLU behind each conv."""
+    stem = "maxpool" if hasattr(model, "maxpool") else "relu"
+    layers = [_layer(0, "conv1", stem)]
+    blocks = dict.fromkeys(path.rpartition(".conv")[0] for path in _convs(model) if ".conv" in path)
+    for block in blocks:
+        modules = dict(model.get_submodule(block).named_modules())
+        numbers = [k for k in (1, 2, 3) if f"conv{k}" in modules]
+        first = len(layers)
+        shortcut = int("downsample.0" in modules)
+        for k in numbers:
+            counted = first + k - 1 + shortcut
+            site = f"{block}.relu{k}"
+            layers.append(_layer(len(layers), f"{block}.conv{k}", site, counted=counted))
+        if shortcut:
+            layers.append(_layer(len(layers), f"{block}.downsample.0", site, counted=first))
+    return _in_turn(layers)
+
+
+def _densenet(model: nn.Module) -> RankLayers:
+    convs = _convs(model)
+    readers = [*list(convs)[1:], ""]  # the conv whose pre-activation shows this one's channels
+    layers = []
+    for (path, conv), reader in zip(convs.items(), readers, strict=True):
+        width = convs[reader].in_channels if reader else model.fc.in_features
+        relu = reader.removesuffix("conv1") + "relu"
+        site = Site(relu, width - conv.out_channels, width)
+        layers.append(_layer(len(layers), path, site))
+    return _in_turn(layers)
+
+
+_BRANCHES = {  # conv within an Inception block -> its file's suffix
+    "branch1x1.0": "n1x1",
+    "branch3x3.3": "n3x3",
+    "branch5x5.3": "n5x5",
+    "branch5x5.6": "n5x5",
+    "branch_pool.1": "pool_planes",
+}
+
+
+def _googlenet(model: nn.Module) -> RankLayers:
+    layers = [_layer(0, "pre_layers.0", "pre_layers")]
+    blocks = [name for name, _ in model.named_children() if name.startswith("inception_")]
+    for rate, block in enumerate(blocks, start=1):
+        behind = {"inception_b3": "maxpool1", "inception_e4": "maxpool2"}.get(block, block)
+        counted = blocks.index("inception_d4") + 1 if block == "inception_c4" else rate
+        convs = {name: model.get_submodule(f"{block}.{name}") for name in _BRANCHES}
+        start = 0
+        for name, conv in convs.items():
+            stop = start + conv.out_channels
+            site = Site(behind, start, stop)
+            layer = _layer(rate, f"{block}.{name}", site, counted=counted)
+            file = f"rank_conv{rate + 1}_{_BRANCHES[name]}.npy"
+            layers.append(replace(layer, file=file))
+            if name != "branch5x5.3":  # its channels are not in the block's output
+                start = stop
+    return RankLayers(tuple(layers), 1 + len(blocks))
+
+
+def _mobilenet(model: nn.Module) -> RankLayers:
+    own = activation_sites(model)
+    layers: list[RankLayer] = []
+    rate, before = -1, ""
+    for number, (path, conv) in enumerate(_convs(model).items(), start=1):
+        depthwise = conv.groups > 1
+        if not depthwise:
+            rate, before = rate + 1, path
+        file = f"rank_conv{number}.npy"
+        follows = before if depthwise else None
+        layers.append(RankLayer(path, file, Site(own[path]), rate, rate, follows))
+    return RankLayers(tuple(layers), rate + 1)
+
+
+_FAMILIES: dict[str, Callable[[nn.Module], RankLayers]] = {
+    "vgg": _vgg,
+    "resnet": _resnet,
+    "densenet": _densenet,
+    "googlenet": _googlenet,
+    "mobilenet": _mobilenet,
+}

@@ -1,0 +1,32 @@
+"""Restoration: the weights of a removed network, back where they stood in the dense one."""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from utils.graph.channel_graph import ChannelGraph
+from utils.removal.surgery import remove_filters
+
+
+@torch.no_grad()
+def restore_weights(
+    dense: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor], removed: nn.Module
+) -> None:
+    """Write the weights of `removed` into `dense`, in place; masked, it then computes the same.
+
+    `removed` is what `remove_filters` made of such a dense network with these masks, and may have
+    been trained since. What it lacks stays in `dense` as it is.
+    """
+    numbered = copy.deepcopy(dense).double()  # each value of it becomes its own place, from 1
+    for tensor in numbered.state_dict().values():
+        tensor.copy_(torch.arange(1, tensor.numel() + 1).view_as(tensor))
+    places = remove_filters(numbered, graph, masks).state_dict()
+    weights = removed.state_dict()
+    stays = dense.state_dict()
+    for name in weights.keys() & stays.keys():  # gathers are new, heads of training alone are gone
+        place = places[name].flatten().long() - 1
+        stood = place >= 0  # a masked value that could not be removed was zeroed, its number too
+        stays[name].view(-1)[place[stood]] = weights[name].flatten()[stood]

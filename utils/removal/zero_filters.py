@@ -1,0 +1,279 @@
+"""Removal of filters that are zero already, whoever zeroed them, and of what they make constant.
+
+A channel that is zero wherever it is read can go. A channel that is another constant can go if all
+that reads it takes the constant into its bias (a conv without zero padding, a linear) or into its
+running mean (a batch norm). What is left of the constants stays, and is told with the reason.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.nn.utils import prune
+
+from utils.graph.channel_graph import ChannelGraph, trace_channels
+from utils.graph.relations import (
+    CONSTANT,
+    Blocks,
+    Combined,
+    Constants,
+    Filters,
+    Norm,
+    Output,
+    Relation,
+    Source,
+    Whole,
+)
+from utils.removal.constant_channels import (
+    ConstantRun,
+    kernel_taps,
+    reads_of,
+    scales_of,
+    why_unfoldable,
+)
+from utils.removal.surgery import add_biases, remove_channels
+
+
+@dataclass(frozen=True)
+class Staying:
+    """A constant channel that a conv, linear or norm must still compute, and why."""
+
+    module: str
+    channel: int
+    value: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class ZeroRemoval:
+    """The smaller network, what makes it again out of the dense one, and what could not go.
+
+    `masks` are those of `remove_channels`; the layers `added_biases` had no bias before; `kept` are
+    the filters that each conv and linear still has.
+    """
+
+    model: nn.Module
+    masks: dict[str, Tensor]
+    kept: dict[str, list[int]]
+    added_biases: tuple[str, ...]
+    stays: tuple[Staying, ...]
+
+
+def remove_zero_filters(model: nn.Module, example: Tensor) -> ZeroRemoval:
+    """Return a smaller copy of `model` without its constant channels; `model` stays as it is.
+
+    In eval mode the copy computes what `model` computes; in train mode too, if every channel that
+    goes is exactly zero (scale and shift of its norm included).
+
+    Args:
+        model: may be pruned by torch.nn.utils.prune and not made permanent yet.
+        example: one input, [N, C, H, W]; its values do not matter.
+
+    Raises:
+        ValueError: if the network cannot be traced, or cannot be realigned to what is left.
+    """
+    model = without_reparametrization(model)
+    graph = trace_channels(model, example)
+    decision = _decide(graph, ConstantRun(copy.deepcopy(model).cpu().double(), graph))
+    added = _fold(model, graph, decision)
+    slim = remove_channels(model, graph, decision.masks)
+    positions = graph.kept_positions(graph.kept(decision.masks))
+    kept = {layer: positions[layer][0].tolist() for layer in graph.filters()}
+    return ZeroRemoval(slim, decision.masks, kept, added, tuple(_staying(graph, decision)))
+
+
+def without_reparametrization(model: nn.Module) -> nn.Module:
+    """Return a copy whose pruned tensors are plain parameters: weight = weight_orig * weight_mask.
+
+    That is `torch.nn.utils.prune.remove` everywhere; `model` stays as it is.
+    """
+    pruned = [
+        (name, hook._tensor_name)
+        for name, module in model.named_modules()
+        for hook in module._forward_pre_hooks.values()
+        if isinstance(hook, prune.BasePruningMethod)
+    ]
+    for name, tensor in pruned:  # the product is not a leaf, which copies refuse; it is made anew
+        module = model.get_submodule(name)
+        setattr(module, tensor, getattr(module, tensor).detach())
+    model = copy.deepcopy(model)
+    for name, tensor in pruned:
+        prune.remove(model.get_submodule(name), tensor)
+    return model
+
+
+@dataclass
+class _Decision:
+    """What became of every label, going from the output to the input."""
+
+    run: ConstantRun
+    wanted: Tensor  # bool [num_labels]: a reader needs the channel's own value
+    relied: Tensor  # bool [num_labels]: a reader takes it to be zero, or has folded it
+    unmasked: Tensor  # bool [num_labels]: a depthwise conv reads it, whose filter goes with it
+    reasons: dict[int, str] = field(default_factory=dict)
+    masks: dict[str, Tensor] = field(default_factory=dict)
+
+    def folded(self, relation: Relation) -> Tensor:
+        """Return float64 [C_in]: the constants to fold into the relation's module."""
+        gone = ~self.wanted[relation.inputs] & (relation.inputs > CONSTANT)
+        read = self.run.reads[relation.node]
+        return torch.where(gone & _used(self, relation) & ~read.isnan(), read, 0.0)
+
+
+def _decide(graph: ChannelGraph, run: ConstantRun) -> _Decision:
+    """Decide which channels must keep their value.
+
+    Removal makes zeros of filters and norms, not of what other operations compute: where such a
+    result would have to vanish and does not, it stays, and all is decided again.
+    """
+    forced = torch.zeros(graph.num_labels, dtype=torch.bool)
+    while True:
+        none = torch.zeros_like(forced)
+        decision = _Decision(run, forced.clone(), none.clone(), none)
+        decision.wanted[CONSTANT] = True
+        for relation in reversed(graph.relations):
+            _want_inputs(decision, graph, relation)
+        decision.masks = _masks(graph, decision.wanted)
+        stuck = decision.relied & ~decision.wanted & graph.alive(decision.masks)
+        if not stuck.any():
+            return decision
+        forced |= stuck
+
+
+def _want_inputs(decision: _Decision, graph: ChannelGraph, relation: Relation) -> None:
+    """Sort what the relation's wanted outputs read into wanted, zero and folded."""
+    if isinstance(relation, Source):
+        return
+    if isinstance(relation, Output):
+        decision.wanted[relation.inputs] = True
+        for label in relation.inputs.tolist():
+            decision.reasons.setdefault(label, "the network returns it")
+        return
+    used = _used(decision, relation)
+    labels, values = relation.inputs[used], decision.run.reads[relation.node][used]
+    reason = _why_it_stays(decision, graph, relation)
+    stays = values.isnan() | bool(reason) & (values != 0)
+    if isinstance(relation, Filters) and relation.depthwise:
+        stays |= True  # zero or not: without it the filter's bias would be missing
+        decision.unmasked[labels] = True
+        reason = reason or f"{relation.module} makes another constant of it, which stays"
+    if isinstance(relation, Combined | Blocks):
+        unmasked = _unmasked_inputs(decision, relation)[used]
+        decision.unmasked[labels[unmasked]] = True
+        stays |= unmasked
+    decision.wanted[labels[stays]] = True
+    decision.relied[labels[~stays]] = True
+    for label in labels[stays & ~values.isnan()].tolist():
+        decision.reasons.setdefault(label, reason)
+
+
+def _unmasked_inputs(decision: _Decision, relation: Combined | Blocks) -> Tensor:
+    """Return bool [C_out, operands]: which inputs must not be masked, so that no output is?"""
+    unmasked = decision.unmasked[relation.outputs]
+    if getattr(relation, "mode", "any") == "any":  # one operand that is not zero is enough
+        unmasked = unmasked & ~(decision.run.reads[relation.node] != 0).any(1)
+    return unmasked[:, None].expand(relation.inputs.shape)
+
+
+def _used(decision: _Decision, relation: Relation) -> Tensor:
+    """Return bool, of the inputs' shape: which of them do the wanted outputs depend on?"""
+    wanted = decision.wanted[relation.outputs]
+    if isinstance(relation, Filters):
+        module = decision.run.module.get_submodule(relation.module)
+        reads = reads_of(module) | relation.depthwise
+        by_group = (reads & wanted[:, None]).reshape(relation.groups, -1, reads.size(1))
+        return by_group.any(1).flatten()
+    if isinstance(relation, Norm):
+        module = decision.run.module.get_submodule(relation.module)
+        passed = wanted & scales_of(module, len(wanted))
+        by_group = passed.reshape(relation.groups, -1).any(1, keepdim=True)
+        return by_group.expand(-1, len(wanted) // relation.groups).flatten()
+    if isinstance(relation, Whole):
+        return torch.ones_like(relation.inputs, dtype=torch.bool) & wanted.any()
+    if isinstance(relation, Combined | Blocks):
+        return wanted[:, None].expand(relation.inputs.shape)
+    return wanted
+
+
+def _why_it_stays(decision: _Decision, graph: ChannelGraph, relation: Relation) -> str:
+    """Return why the relation needs a constant other than zero itself, or "" where it folds it."""
+    if isinstance(relation, Filters):
+        calls = [r for r in graph.relations if getattr(r, "module", "") == relation.module]
+        if len(calls) > 1:
+            return f"{relation.module} is called {len(calls)} times and has one bias"
+        why = why_unfoldable(decision.run.module.get_submodule(relation.module))
+        return why and f"{relation.module} {why}"
+    if isinstance(relation, Norm):
+        together = relation.groups < len(relation.inputs)
+        return f"{relation.module} normalizes several channels together" if together else ""
+    words = {
+        "any": "adds it to others",
+        "all": "multiplies others by it",
+        "first": "divides with it",
+    }
+    if isinstance(relation, Combined):
+        return f"{relation.node} {words[relation.mode]}"
+    if isinstance(relation, Constants):
+        return f"{relation.node} makes another constant of it, which stays"
+    return f"{relation.node} reads all channels together"
+
+
+def _masks(graph: ChannelGraph, wanted: Tensor) -> dict[str, Tensor]:
+    """Return masks {module: bool [channels]} of the layers that lose channels.
+
+    A norm is named only where it keeps other channels than those that its input keeps.
+    """
+    masks: dict[str, Tensor] = {}
+    for relation in graph.relations:
+        if isinstance(relation, Filters):
+            before = masks.get(relation.module, False)
+            masks[relation.module] = before | wanted[relation.outputs]
+    masks = {module: mask for module, mask in masks.items() if not mask.all()}
+    alive = torch.zeros_like(wanted)
+    alive[CONSTANT] = True
+    for relation in graph.relations:
+        relation.spread_alive(alive, masks)
+        own = wanted[relation.outputs]
+        if isinstance(relation, Norm) and not torch.equal(alive[relation.outputs], own):
+            masks[relation.module] = own
+            alive[relation.outputs] = own
+    return masks
+
+
+@torch.no_grad()
+def _fold(model: nn.Module, graph: ChannelGraph, decision: _Decision) -> tuple[str, ...]:
+    """Fold the constants that go into biases and running means; return the biases added."""
+    added: list[str] = []
+    for relation in graph.relations:
+        if not isinstance(relation, Filters | Norm):
+            continue
+        constants = decision.folded(relation)
+        if not constants.any():
+            continue
+        module = model.get_submodule(relation.module)
+        if isinstance(relation, Filters):
+            added += add_biases(model, [relation.module])
+            by_group = constants.reshape(relation.groups, -1)
+            by_filter = by_group.repeat_interleave(len(relation.outputs) // relation.groups, 0)
+            weights = kernel_taps(module).cpu().double().sum(2)
+            module.bias += (weights * by_filter).sum(1).to(module.bias)
+        elif getattr(module, "running_mean", None) is not None:  # else it subtracts them anyway
+            module.running_mean -= constants.to(module.running_mean)
+    return tuple(added)
+
+
+def _staying(graph: ChannelGraph, decision: _Decision) -> Iterator[Staying]:
+    """Yield the constants that filters and norms must still compute."""
+    run = decision.run
+    for relation in graph.relations:
+        if not isinstance(relation, Filters | Norm):
+            continue
+        stays = decision.wanted[relation.outputs] & ~run.emitted[relation.outputs].isnan()
+        for channel in stays.nonzero().flatten().tolist():
+            label = int(relation.outputs[channel])
+            why = decision.reasons.get(label) or run.lost.get(label)
+            why = why or f"{relation.module} is called more than once"
+            yield Staying(relation.module, channel, float(run.emitted[label]), why)

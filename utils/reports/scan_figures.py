@@ -1,0 +1,108 @@
+"""The figures of a sensitivity scan, drawn where matplotlib is installed."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from utils.options.weight_options import pruned_by
+from utils.reports.figure_style import (
+    BLUE,
+    VERMILION,
+    WIDTH,
+    name_places,
+    tidy,
+    write_figures,
+)
+
+_COLUMNS = 8  # of small curves, at most
+_BOUNDS = (-100, 1, 2, 5, 10, 20, 50, 100)  # points of accuracy at which the colour changes
+
+
+def write_scan_figures(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write scan.png, what each unit costs at each rate, and scan_curves.png, a curve a unit."""
+    write_figures(
+        {
+            folder / "scan.png": lambda figure: _grid(figure, summary),
+            folder / "scan_curves.png": lambda figure: _curves(figure, summary),
+        }
+    )
+
+
+def sensitivity_grid(
+    summary: Mapping[str, Any],
+) -> tuple[list[float], list[list[float]], list[tuple[int, int]]]:
+    """Return the rates, the points of accuracy lost, and the cells that leave the interval.
+
+    The losses are a row for each rate, ascending, a column for each unit, NaN where it was not
+    scanned; a cell (unit, rate), both counted from 0, is below the dense network's 95% interval.
+    """
+    units, dense = summary["units"], summary["dense"]
+    rates = sorted({point["rate"] for unit in units for point in unit["points"]})
+    losses = [[math.nan] * len(units) for _ in rates]
+    below = []
+    for column, unit in enumerate(units):
+        for point in unit["points"]:
+            row = rates.index(point["rate"])
+            losses[row][column] = dense["top1_percent"] - point["top1_percent"]
+            if point["top1_percent"] < dense["interval_percent"][0]:
+                below.append((column, row))
+    return rates, losses, below
+
+
+def _grid(figure: Any, summary: Mapping[str, Any]) -> None:
+    from matplotlib.colors import BoundaryNorm
+
+    rates, losses, below = sensitivity_grid(summary)
+    dense, (what, criterion) = summary["dense"], pruned_by(summary["options"])
+    figure.set_size_inches(WIDTH, 2.6 + 0.22 * len(rates))
+    axis = figure.subplots()
+    colors = {"cmap": "Blues", "norm": BoundaryNorm(_BOUNDS, 256)}
+    image = axis.imshow(losses, aspect="auto", origin="lower", interpolation="nearest", **colors)
+    for x, y in below:
+        axis.plot(x, y, "X", color="black", markeredgecolor="white", markersize=8)
+    name_places(axis, [unit["name"] for unit in summary["units"]])
+    axis.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+    axis.set_ylabel("compress rate")
+    bar = figure.colorbar(image, ax=axis, ticks=_BOUNDS[1:-1], pad=0.01)
+    bar.set_label("points of top-1 lost")
+    axis.set_title(
+        f"{summary['arch']}: accuracy lost when one layer alone loses {what} by "
+        f"{criterion}, without fine-tuning\n"
+        f"{dense['images']} images of {summary['dataset']}; dense {dense['top1_percent']:.1f}%; "
+        f"x: below its 95% interval",
+        fontsize=10,
+    )
+
+
+def _curves(figure: Any, summary: Mapping[str, Any]) -> None:
+    """Draw accuracy against rate, a small panel a unit; dashed: dense, with its 95% interval."""
+    units, dense = summary["units"], summary["dense"]
+    columns = min(_COLUMNS, max(3, math.ceil(len(units) ** 0.5)))
+    rows = math.ceil(len(units) / columns)
+    figure.set_size_inches(1.75 * columns + 0.5, 1.5 * rows + 1)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axis in grid[len(units) :]:
+        axis.set_axis_off()
+    for number, (axis, unit) in enumerate(zip(grid, units, strict=False)):
+        axis.axhspan(*dense["interval_percent"], color=VERMILION, alpha=0.25, linewidth=0)
+        axis.axhline(dense["top1_percent"], color=VERMILION, linestyle="--", linewidth=1)
+        rates = [point["rate"] for point in unit["points"]]
+        percent = [point["top1_percent"] for point in unit["points"]]
+        axis.plot(rates, percent, ".-", color=BLUE, markersize=5, linewidth=1.3)
+        axis.set_title(f"{unit['name']}: {unit['channels']}", fontsize=8)
+        axis.tick_params(labelsize=8, labelbottom=number + columns >= len(units))
+        tidy(axis)
+    lowest = min(point["top1_percent"] for unit in units for point in unit["points"])
+    bottom = 10 * math.floor(min(lowest, dense["interval_percent"][0], 90) / 10)
+    grid[0].set(xlim=(0, 1), xticks=(0, 0.5, 1), ylim=(bottom, 100 + (100 - bottom) / 20))
+    grid[0].xaxis.set_major_formatter("{x:g}")
+    what, criterion = pruned_by(summary["options"])
+    figure.suptitle(
+        f"{summary['arch']}: top-1 accuracy when one layer (name: how many) alone loses {what} by "
+        f"{criterion}\n{dense['images']} images of {summary['dataset']}, without fine-tuning; "
+        f"dashed: dense, {dense['top1_percent']:.1f}%, with its 95% interval",
+        fontsize=10,
+    )
+    figure.supxlabel("rate", fontsize=10)
+    figure.supylabel("top-1 accuracy, %", fontsize=10)

@@ -1,0 +1,168 @@
+"""The summary of a pruning run for people: Markdown that reads well on a screen, too."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from utils.paper.markdown import counted, megabytes, millions, table
+from utils.planning.budget import budget_line
+
+_STATES = {
+    "dense": "dense",
+    "pruned": "pruned, before fine-tuning",
+    "finetuned_best": "fine-tuned, best epoch",
+    "finetuned_last": "fine-tuned, last epoch",
+}
+_RULES = {
+    "paper_rule": "paper rule (a filter's own MACs go, the next layer's inputs stay)",
+    "physical": "physical (the network that is really there)",
+}
+
+
+def summary_markdown(summary: Mapping[str, Any]) -> str:
+    """Return the summary of `prune` (of its dry run too) as Markdown tables."""
+    parts = [
+        f"# {summary['arch']}: {summary['criterion']}, {summary['mode']}, {summary['schedule']}"
+        + ", from scratch" * (summary["init"] == "scratch"),
+        f"compress rate `{summary['compress_rate']}`",
+        *([budget_line(summary["budget"])] if summary["budget"] else []),
+        "## Layers",
+        _layers(summary["layers"]),
+        *_ties(summary["layers"]),
+        "## Cost of one image",
+        _costs(summary),
+        "Multiplying operations that no MAC here counts: "
+        + (", ".join(summary["uncounted"]) or "none")
+        + ".",
+    ]
+    if "accuracy" in summary:
+        parts += [
+            "## Accuracy",
+            accuracy_table(summary["accuracy"]),
+            *_steps(summary),
+            *_remarks(summary),
+        ]
+    if summary["paper"] is not None:
+        parts += ["## Beside the paper", paper_markdown(summary["paper"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        (
+            number,
+            layer["conv"],
+            f"{layer['rate']:g}",
+            f"{layer['filters']} -> {len(layer['kept'])}",
+            "" if layer["cut_score"] is None else f"{layer['cut_score']:.4g}",
+            "; ".join(filter(None, ["tie" * layer["tied_at_cut"], layer["reason"]])),
+            f"{layer['inputs']['dense']} -> {layer['inputs']['pruned']}",
+            f"{millions(layer['macs']['dense'])} -> {millions(layer['macs']['pruned'])}",
+        )
+        for number, layer in enumerate(layers, start=1)
+    ]
+    names = ("#", "conv", "rate", "filters", "cut score", "remarks", "inputs", "MACs")
+    return table(names, rows)
+
+
+def _ties(layers: Sequence[Mapping[str, Any]]) -> list[str]:
+    tied = [layer["conv"] for layer in layers if layer["tied_at_cut"]]
+    if not tied:
+        return []
+    return [
+        f"Filters tie at the cut in {len(tied)} convs ({', '.join(tied)}): of equal scores the "
+        "lower index goes; the official code's unstable sort may keep another of them."
+    ]
+
+
+def _costs(summary: Mapping[str, Any]) -> str:
+    rows = []
+    for rule, name in _RULES.items():
+        for what in ("macs", "parameters"):
+            dense, pruned = (summary[rule][state][what] for state in ("dense", "pruned"))
+            label = "MACs" if what == "macs" else what
+            less = f"{100 * (1 - pruned / dense):.1f}%"
+            rows.append((f"{label}, {name}", millions(dense), millions(pruned), less))
+    return table(("", "dense", "pruned", "less by"), rows)
+
+
+def accuracy_table(states: Mapping[str, Any]) -> str:
+    """Return the accuracies of a summary, {state: {"test": ...}}, as a Markdown table."""
+    rows = []
+    dense = states["dense"]["test"]["top1_percent"]
+    for state, found in states.items():
+        test = found["test"]
+        low, high = test["interval_percent"]
+        rows.append(
+            (
+                _STATES[state],
+                f"{test['top1_percent']:.2f}%",
+                f"{test['correct']} of {test['images']}",
+                f"{low:.2f} to {high:.2f}",
+                f"{test['top1_percent'] - dense:+.2f}",
+            )
+        )
+    return table(("test images", "top-1", "right", "95% interval", "against dense"), rows)
+
+
+def _steps(summary: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (row["step"], row["filters_removed"])
+        + tuple(f"{row[state]['test']['top1_percent']:.2f}%" for state in ("pruned", "finetuned"))
+        for row in summary.get("steps", ())
+    ]
+    names = ("step", "filters gone", "top-1, pruned", "top-1, fine-tuned, best epoch")
+    return [table(names, rows)] if rows else []
+
+
+def _remarks(summary: Mapping[str, Any]) -> list[str]:
+    law = summary["removed_equals_masked"]
+    options = summary["options"]
+    chosen = {
+        "val": f"chosen on {options['val_fraction']:.0%} of the train images, held out",
+        "test": "chosen on the test images, as the official code does: read it with care",
+        "last": "the last epoch",
+    }[options["select_on"]]
+    return [
+        f"Data: {summary['dataset']}, {summary['train_images']} train images, normalized as "
+        f"{options['normalization']}; seed {options['seed']}; {counted(options['epochs'], 'epoch')}"
+        + " of each step" * ("steps" in summary)
+        + (f"; best epoch {summary['best_epoch']}, {chosen}." if summary["best_epoch"] else "."),
+        f"Removed = masked: logits of {law['images']} real images differ by at most "
+        f"{law['largest']:.1e} (at a scale of {law['logit_scale']:.1f}).",
+        _latency(summary["latency"], summary["environment"]),
+        f"Pruned network: `{summary['pruned_file']}`, {megabytes(summary['pruned_file_bytes'])}.",
+    ]
+
+
+def _latency(latency: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    parts = []
+    for timed in latency.values():
+        dense, pruned = timed["dense"], timed["pruned"]
+        ratio = dense["median_ms"] / pruned["median_ms"]
+        parts.append(
+            f"{dense['median_ms']:.1f} ms -> {pruned['median_ms']:.1f} ms for "
+            f"{counted(dense['batch_size'], 'image')} ({ratio:.2f} times as fast)"
+        )
+    threads = counted(made["threads"], "thread")
+    return f"Latency, medians, {made['device']}, {threads}: {'; '.join(parts)}."
+
+
+def paper_markdown(row: Mapping[str, Any]) -> str:
+    """Return a published row beside what was measured, as `compare_row` gives it, in Markdown."""
+    names = {"macs": "MACs (“FLOPs”)", "parameters": "parameters", "top1_percent": "top-1"}
+    rows = [
+        (label, row[key]["published"], _measured(key, row[key]["measured"]), row[key]["verdict"])
+        for key, label in names.items()
+        if row[key] is not None
+    ]
+    lines = [f"Row {row['row']} of {row['arch']}: {row['source']}.", table(_PAPER_HEADER, rows)]
+    if row["note"]:
+        lines.append(f"Note: {row['note']}")
+    return "\n\n".join(lines)
+
+
+_PAPER_HEADER = ("", "published", "here, same rule", "verdict")
+
+
+def _measured(key: str, value: float) -> str:
+    return f"{value:.2f}%" if key == "top1_percent" else f"{value:,}"
