@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 _TIMED = dict.fromkeys(("dense", "pruned"), {"median_ms": 1.0, "batch_size": 1})
 QUICK = {  # in utils.commands.prune: neither times networks nor draws, most of a tiny run's time
     "latencies": lambda *_: dict.fromkeys(("one_image", "batch"), _TIMED),

@@ -21,7 +21,7 @@ import utils.runs.event_file  # noqa: F401
 from utils.runs.log import RunLog
 from utils.training.steps import TrainingStep
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def fork(words: list[str], folder: Path, prepare: Callable[..., None], *args) -> ForkServerProcess:

@@ -15,7 +15,7 @@ from utils.paper.readme_block import README, with_block
 from utils.reports.controls_summary import excludes_zero
 from utils.runs.atomic_write import write_json, write_text
 
-STORED = Path(__file__).parents[2] / "paper" / "controls"  # NAME/summary.json
+STORED = Path(__file__).parents[1] / "paper" / "controls"  # NAME/summary.json
 _LEGEND = """\
 Top-1 in percent on the test images, differences in points. *±* is the standard deviation over the
 seeds. *95%, seeds*: Student's interval of the mean over the seeds, or of the mean paired difference
