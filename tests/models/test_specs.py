@@ -33,7 +33,8 @@ def any_keywords(**keywords): return net(2, **keywords)
 """
 MODELS = """
 import torch.nn as nn
-def net(width, num_classes): return nn.Sequential(nn.Conv2d(3, width, 3), nn.Linear(width, num_classes))
+def net(width, num_classes):
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.Linear(width, num_classes))
 """
 
 
@@ -136,7 +137,8 @@ def test_arguments_the_callable_does_not_take_are_refused(own):
 
 
 def test_arguments_are_literals_or_words():
-    assert read_arguments("a=relu,b=(1,2),c='x',d=None") == dict(a="relu", b=(1, 2), c="x", d=None)
+    found = read_arguments("a=relu,b=(1,2),c='x',d=None")
+    assert found == {"a": "relu", "b": (1, 2), "c": "x", "d": None}
     assert read_arguments("") == {}
     for text in ("3", "a", "a=print()", "a=1,,", "a=b.c", "**{}"):
         with pytest.raises(ValueError, match="--arch_args is"):
