@@ -3,15 +3,20 @@
 import sys
 
 from utils.commands.compare import CompareConfig, compare_command
-from utils.commands.controls import ControlsConfig, controls_command
+from utils.commands.controls import controls_command
 from utils.commands.demo import DemoConfig, demo_command, demo_text
 from utils.commands.door import run
-from utils.commands.evaluate import EvaluateConfig, evaluate_command
-from utils.commands.export import ExportConfig, export_command
+from utils.commands.evaluate import evaluate_command
+from utils.commands.export import export_command
 from utils.commands.prune import prune_command, prune_text
-from utils.commands.scan import ScanConfig, scan_command
-from utils.commands.train import TrainConfig, train_command, train_text
+from utils.commands.scan import scan_command
+from utils.commands.train import train_command, train_text
+from utils.options.controls_options import ControlsConfig
+from utils.options.evaluate_options import EvaluateConfig
+from utils.options.export_options import ExportConfig
 from utils.options.prune_options import PruneConfig
+from utils.options.scan_options import ScanConfig
+from utils.options.train_options import TrainConfig
 from utils.reports.compare_table import compare_text
 from utils.reports.controls_table import controls_markdown
 from utils.reports.evaluate_table import evaluate_text

@@ -3,7 +3,8 @@
 import sys
 
 from utils.commands.door import run
-from utils.commands.ranks import RankConfig, ranks_command, ranks_text
+from utils.commands.ranks import ranks_command, ranks_text
+from utils.options.rank_options import RankConfig
 
 
 def main(argv: list[str]) -> int:

@@ -12,7 +12,7 @@ from torch import nn
 import main
 from models.registry import build_model
 from tests.networks import random_masks
-from utils.commands.ranks import RankConfig
+from utils.options.rank_options import RankConfig
 from utils.pruning import criteria
 from utils.removal.network_file import Network, write_network
 from utils.removal.surgery import remove_filters

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.reference import REFERENCE, needs_reference, reference
-from utils.commands.compare import NEEDS_RANKS, CompareConfig, compare_command
-from utils.paper.compare import EXACT, NO_RATES
+from utils.commands.compare import CompareConfig, compare_command
+from utils.paper.compare import EXACT, NEEDS_RANKS, NO_RATES
 from utils.paper.tables import published_rows
 from utils.reports.compare_table import compare_text, updated
 

@@ -14,8 +14,8 @@ import torch
 import utils.commands.prune
 import utils.planning.finetune
 from tests.command_lines import QUICK, files_in
-from utils.commands.controls import EXPERIMENTS, ControlsConfig
 from utils.metrics.accuracy import Accuracy
+from utils.options.controls_options import EXPERIMENTS, ControlsConfig
 from utils.paper.readme_block import README
 from utils.pruning.criteria import CRITERIA
 from utils.reports.controls_figures import curves, draw_controls

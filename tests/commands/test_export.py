@@ -12,8 +12,8 @@ import torch
 
 from tests.command_lines import files_in
 from tests.networks import random_masks
-from utils.commands import export_check
 from utils.data.images import NORMALIZATIONS
+from utils.metrics import export_check
 from utils.removal.network_file import Network, load_network, write_network
 from utils.removal.surgery import remove_filters
 from utils.runs.checkpoint import sha256_of

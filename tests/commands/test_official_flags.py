@@ -8,9 +8,9 @@ import pytest
 import main
 from tests.command_lines import ROOT
 from tests.reference import REFERENCE, needs_reference
-from utils.commands.evaluate import EvaluateConfig
-from utils.commands.ranks import RankConfig
+from utils.options.evaluate_options import EvaluateConfig
 from utils.options.prune_options import PruneConfig
+from utils.options.rank_options import RankConfig
 from utils.runs.options import add_options
 
 

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from tests.command_lines import files_in, json_of, start
-from utils.commands.rank_report import RankedImages, report_rates, study_ranks
+from utils.commands.rank_report import report_rates
 from utils.paper.readme_block import README
+from utils.planning.rank_choices import RankedImages, study_ranks
 from utils.rank.rank_study import mean_ranks
 from utils.reports import rank_findings
 from utils.reports.rank_findings import STORED, updated

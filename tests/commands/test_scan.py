@@ -13,8 +13,8 @@ from tests.command_lines import files_in
 from tests.forked import fork_frozen
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import Cost
-from utils.pruning.sensitivity import ScanPoint, read_points
-from utils.reports.scan_results import scan_markdown, scan_summary, unit_name
+from utils.pruning.sensitivity import ScanPoint, read_points, unit_name
+from utils.reports.scan_results import scan_markdown, scan_summary
 
 CONVS = ["conv1", *(f"layer{k}.0.conv{n}" for k in (1, 2, 3) for n in (1, 2))]
 SCAN = ["--rates", "0.25,0.5", "--job_dir", "scan"]

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from utils.metrics.sparsity import Zeros, total_zeros, zero_filters, zero_values
-from utils.pruning.scores import filters_first
 
 CONVS = {
     "plain": nn.Conv2d(3, 6, 3),
@@ -39,7 +38,7 @@ def test_a_filter_is_zero_if_its_channel_is_its_bias_whatever_comes_in(name):
     channels = conv(maps).transpose(0, 1).flatten(1)  # [F, numbers]
     constant = (channels == channels[:, :1]).all(dim=1)
     assert constant.nonzero().flatten().tolist() == list(gone)
-    assert zero_filters(nn.Sequential(conv), filters_first) == [Zeros("0", 3, 6)]
+    assert zero_filters(nn.Sequential(conv)) == [Zeros("0", 3, 6)]
 
 
 def test_zeros_are_counted_tensor_by_tensor_and_over_all():
@@ -56,7 +55,7 @@ def test_zeros_are_counted_tensor_by_tensor_and_over_all():
         ("2.bias", 0, 2),
     ]
     assert total_zeros(rows) == {"zeros": 8, "count": 34, "share": 8 / 34}
-    assert zero_filters(model, filters_first) == [Zeros("0", 1, 4)]
+    assert zero_filters(model) == [Zeros("0", 1, 4)]
 
 
 def test_a_network_without_parameters_has_no_zeros():

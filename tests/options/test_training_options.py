@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.commands.train import TrainConfig
 from utils.options.prune_options import PruneConfig
+from utils.options.train_options import TrainConfig
 from utils.runs.checkpoint import load_file
 from utils.runs.options import parse
 from utils.training.published import RECIPES, recipe_values, training_values

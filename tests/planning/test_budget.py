@@ -10,13 +10,15 @@ import pytest
 
 import utils.planning.budget
 from models.registry import example_images
-from utils.commands.scan import ScanConfig, scan_identity, wanted_masks
+from utils.commands.scan import scan_command
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.latency import Latency
-from utils.options.inputs import open_network
+from utils.options.networks import open_network
 from utils.options.prune_options import PruneConfig
+from utils.options.scan_options import ScanConfig
 from utils.planning.budget import budget_line, find_budget, full_ranks
 from utils.planning.plan import make_plan, score_layers
+from utils.planning.scanning import scan_identity, wanted_masks
 from utils.pruning.sensitivity import ScanPoint
 from utils.runs.job_folder import JobFolder
 from utils.runs.options import as_dict, parse
@@ -36,7 +38,9 @@ def config_of(arch, **how):
 
 
 def found_by(config):
-    return find_budget(config, dense(config.arch), None, JobFolder("absent"))
+    return find_budget(
+        config, dense(config.arch), None, JobFolder("absent"), make_scan=scan_command
+    )
 
 
 def left_by_rates(config, compress_rate):

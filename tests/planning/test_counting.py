@@ -7,8 +7,8 @@ from models.registry import build_model
 from tests.reference import HRANKPLUS_RATES, needs_reference, reference
 from utils.paper.compare import EXACT
 from utils.paper.counted_inputs import counted_inputs
+from utils.paper.rates import read_rates
 from utils.planning.counting import beside_paper, dense_counts, published_counts, slim_counts
-from utils.planning.rates import read_rates
 
 THOP = "b_thop_0.0.31.post2005241907"
 BASELINES = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.reference import needs_reference, published_ranks
-from utils.options.inputs import open_network
+from utils.options.networks import open_network
 from utils.paper.hrankplus import slim_widths
 from utils.planning.plan import make_plan
 from utils.rank.rank_layers import rank_layers

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils.options.inputs import draw_network
+from utils.options.networks import draw_network
 from utils.removal.network_file import load_network
 from utils.removal.surgery import remove_filters
 

@@ -12,7 +12,7 @@ from models.registry import build_model, example_images
 from tests.reference import NETWORKS, needs_reference, published_ranks, reference
 from utils.graph.channel_graph import trace_channels
 from utils.metrics.cost import physical_cost
-from utils.planning.rates import read_rates
+from utils.paper.rates import read_rates
 from utils.pruning.plan import LayerPlan, PruningPlan, plan_by_rates
 from utils.rank.rank_files import read_ranks
 from utils.rank.rank_layers import rank_layers

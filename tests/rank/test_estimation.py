@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from models.registry import build_model
+from utils.graph.prunable import Site
 from utils.rank.estimation import estimate_ranks
-from utils.rank.rank_layers import Site, rank_layers
+from utils.rank.rank_layers import rank_layers
 
 
 def random_images(count, size=32, seed=0):

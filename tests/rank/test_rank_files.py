@@ -9,10 +9,11 @@ import torch
 
 from models.registry import build_model
 from tests.reference import NETWORKS, needs_reference, published_ranks, reference
+from utils.graph.prunable import RankLayer, Site
 from utils.rank import rank_files
 from utils.rank.estimation import RankStatistics
 from utils.rank.rank_files import MANIFEST, read_manifest, read_ranks, write_ranks
-from utils.rank.rank_layers import RankLayer, Site, rank_layers
+from utils.rank.rank_layers import rank_layers
 from utils.runs.checkpoint import sha256_of
 
 LAYERS = (

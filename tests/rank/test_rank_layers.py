@@ -8,7 +8,8 @@ from torch import nn
 
 from models.registry import ARCHITECTURES, build_model, example_images
 from tests.reference import NETWORKS, needs_reference, reference
-from utils.rank.rank_layers import Site, rank_layers
+from utils.graph.prunable import Site
+from utils.rank.rank_layers import rank_layers
 
 
 @cache

@@ -8,8 +8,9 @@ import torch
 
 from models.registry import build_model
 from tests.several_processes import values_of
+from utils.graph.prunable import Site
 from utils.rank.estimation import estimate_ranks
-from utils.rank.rank_layers import Site, rank_layers
+from utils.rank.rank_layers import rank_layers
 from utils.rank.rank_study import (
     RankRecorder,
     find_cut,

@@ -23,7 +23,6 @@ from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.groups import channel_groups
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.difference import largest_difference
-from utils.options.inputs import note
 from utils.paper.markdown import table
 from utils.paper.measured import change
 from utils.paper.readme_block import README, with_block
@@ -34,6 +33,7 @@ from utils.removal.surgery import remove_filters
 from utils.runs.atomic_write import write_text
 from utils.runs.borrowed_state import evaluating, training
 from utils.runs.environment import environment
+from utils.runs.notes import note
 
 MEASURED = Path(__file__).with_suffix(".json")
 

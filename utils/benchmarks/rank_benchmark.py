@@ -21,14 +21,10 @@ from utils.benchmarks.rank_timing import REFERENCE, Benchmark, Timing, benchmark
 from utils.commands.door import run
 from utils.data.gpu_loader import batches
 from utils.data.images import ImageSource, check_enough
-from utils.options.inputs import (
-    DataOptions,
-    NetworkOptions,
-    checkpoint_of,
-    open_dense_network,
-    open_device,
-    open_images,
-)
+from utils.options.data_options import DataOptions, NetworkOptions
+from utils.options.devices import open_device
+from utils.options.images import open_images
+from utils.options.networks import checkpoint_of, open_dense_network
 from utils.paper.markdown import counted, table
 from utils.paper.readme_block import README, with_block
 from utils.rank.rank_layers import rank_layers

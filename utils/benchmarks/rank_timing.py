@@ -12,10 +12,10 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from utils.graph.prunable import Site
 from utils.rank.estimation import estimate_ranks, outputs_of
 from utils.rank.inertia import EPS32, UNDECIDED
 from utils.rank.matrix_rank import Form, forms, map_ranks
-from utils.rank.rank_layers import Site
 from utils.runs.borrowed_state import evaluating
 
 REFERENCE = "torch.linalg.matrix_rank, all maps of a layer"

@@ -23,13 +23,15 @@ from utils.commands.door import run
 from utils.data.gpu_loader import num_batches
 from utils.data.load import load_dataset
 from utils.metrics.cost import physical_cost
-from utils.options.inputs import DeviceOptions, note, open_device
+from utils.options.data_options import DeviceOptions
+from utils.options.devices import open_device
 from utils.paper.markdown import counted, millions, table
 from utils.paper.readme_block import README, with_block
 from utils.planning.plan import Planned, make_plan
 from utils.removal.network_file import Network
 from utils.runs.atomic_write import write_text
 from utils.runs.environment import environment
+from utils.runs.notes import note
 from utils.runs.options import option
 from utils.training.schedules import Recipe
 

@@ -7,18 +7,17 @@ from typing import Any
 from models.registry import example_images
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import counts, physical_cost
-from utils.options.inputs import arch_name, open_dense_network
-from utils.paper.compare import compare_row, row_without_rates
+from utils.options.data_options import arch_name
+from utils.options.networks import open_dense_network
+from utils.paper.compare import NEEDS_RANKS, compare_row, row_without_rates
 from utils.paper.measured_runs import read_summary
+from utils.paper.rates import CompressRates, read_rates
 from utils.paper.tables import PaperRow, published_rows
 from utils.planning.counting import beside_paper, dense_counts, published_counts, slim_counts
 from utils.planning.plan import make_plan
-from utils.planning.rates import CompressRates, read_rates
 from utils.reports.compare_figures import FigureOptions, write_comparison
 from utils.runs.job_folder import JobFolder
 from utils.runs.options import option
-
-NEEDS_RANKS = "needs ranks"
 
 
 @dataclass(frozen=True)

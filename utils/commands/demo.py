@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from utils.commands.prune import prune_command
-from utils.commands.ranks import RankConfig, ranks_command
-from utils.commands.train import TrainConfig, train_command
-from utils.options.inputs import DeviceOptions, note
+from utils.commands.ranks import ranks_command
+from utils.commands.train import train_command
+from utils.options.data_options import DeviceOptions
 from utils.options.prune_options import PruneConfig
+from utils.options.rank_options import RankConfig
+from utils.options.train_options import TrainConfig
 from utils.rank.rank_layers import rank_layers
 from utils.reports.summary import summary_markdown
 from utils.runs.job_folder import JobFolder
+from utils.runs.notes import note
 from utils.runs.options import option
 from utils.runs.stop_signals import stops_leaving
 

@@ -1,7 +1,6 @@
 """`main.py export`: a network as .pt2 and .onnx files that run without this repository."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,60 +9,22 @@ import torch.nn as nn
 from torch import Tensor
 
 from models.registry import architecture, build_model, example_images
-from utils.commands.evaluate import TestedFileOptions
-from utils.commands.export_check import check_file, logits_of
-from utils.commands.measuring import check_normalization, latencies
 from utils.data.gpu_loader import normalize
 from utils.data.images import NORMALIZATIONS
 from utils.metrics.cost import counts, physical_cost
-from utils.options.inputs import (
-    RESULTS,
-    DataOptions,
-    DeviceOptions,
-    note,
-    open_images,
-    open_network,
-)
+from utils.metrics.export_check import check_file, logits_of
+from utils.metrics.latency import latencies
+from utils.options.export_options import ExportConfig
+from utils.options.images import open_images
+from utils.options.networks import RESULTS, check_normalization, open_network
 from utils.removal.network_file import Network
 from utils.runs.atomic_write import atomic_open
 from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment
 from utils.runs.exported import FORMATS, export_program
-from utils.runs.options import option
+from utils.runs.notes import note
 
 _CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class ExportConfig(TestedFileOptions, DataOptions, DeviceOptions):
-    """Options of `main.py export`."""
-
-    device: str = option("cpu", "where to export and check", choices=("auto", "cpu"), group="run")
-    format: str = option(
-        "all",
-        "pt2, onnx (which needs the packages onnx, onnxscript and onnxruntime), or all: pt2, and "
-        "onnx where they are installed",
-        choices=("all", *FORMATS),
-        group="export",
-    )
-    output: Path | None = option(
-        None,
-        "folder, or a file, whose ending follows the format; none: beside the checkpoint",
-        group="export",
-    )
-    with_normalization: bool = option(
-        False,
-        "put the normalization into the files, which then take pixels in [0, 1]",
-        group="export",
-    )
-    random_images: bool = option(
-        False, "check on noise in place of the dataset, where it is not at hand", group="export"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.eval_batch_size < 1:
-            raise ValueError(f"--eval_batch_size is {self.eval_batch_size}: expected at least 1")
 
 
 class _Normalized(nn.Module):

@@ -8,25 +8,23 @@ from typing import Any
 
 import torch.nn as nn
 
-from utils.commands.evaluate import EvaluateConfig, evaluate_command
-from utils.commands.measuring import check_removed, latencies
+from utils.commands.evaluate import evaluate_command
 from utils.commands.prune_weights import prune_weights
-from utils.commands.prune_zeros import remove_zeros, zeros_markdown
+from utils.commands.prune_zeros import remove_zeros
+from utils.commands.scan import scan_command
 from utils.metrics.accuracy import Accuracy, as_dicts
-from utils.options.inputs import (
-    RESULTS,
-    Images,
-    checkpoint_of,
-    note,
-    open_dense_network,
-    open_images,
-)
+from utils.metrics.difference import check_removed
+from utils.metrics.latency import latencies
+from utils.options.evaluate_options import EvaluateConfig
+from utils.options.images import Images, open_images
+from utils.options.networks import RESULTS, checkpoint_of, open_dense_network
 from utils.options.prune_options import PruneConfig
+from utils.options.score_options import how_scored
 from utils.planning.budget import find_budget
 from utils.planning.done_convs import with_done_convs
 from utils.planning.finetune import Finetuned, Finetuning, finetuning_of, stages_of
 from utils.planning.iterative import IterativePruning, check_steps_fit
-from utils.planning.plan import Planned, how_scored, make_plan
+from utils.planning.plan import Planned, make_plan
 from utils.planning.scratch import from_scratch
 from utils.removal.masks import ChannelMasks
 from utils.removal.network_file import Network, write_network
@@ -43,12 +41,14 @@ from utils.reports.evaluate_table import evaluate_text
 from utils.reports.layer_figures import write_layer_figure
 from utils.reports.summary import summary_markdown
 from utils.reports.weight_summary import weights_markdown
+from utils.reports.zeros_summary import zeros_markdown
 from utils.runs import processes
 from utils.runs.atomic_write import write_json, write_text
 from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment
 from utils.runs.job_folder import JobFolder, named_by, open_job
 from utils.runs.log import RunLog
+from utils.runs.notes import note
 from utils.runs.options import as_dict, shared_options
 
 # They change no number of a pruning run.
@@ -75,7 +75,11 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     if config.by_weight:
         return prune_weights(config, dense, checkpoint, identity)
     folder, sha256 = _folder(config, identity), identity["checkpoint_sha256"]
-    budget = find_budget(config, dense, sha256, JobFolder(folder)) if config.target else None
+    budget = (
+        find_budget(config, dense, sha256, JobFolder(folder), make_scan=scan_command)
+        if config.target
+        else None
+    )
     rates = budget["compress_rate"] if budget else config.compress_rate
     planned = _plan(config, dense, sha256, rates)
     kept = {layer.conv: layer.kept for layer in planned.plan.layers}
@@ -172,7 +176,7 @@ def _run(
     masks.apply()
     slim = planned.slim.to(images.device)
     log_weights(log, slim, PRUNED)
-    difference = check_removed(masked, slim, images)
+    difference = check_removed(masked, slim, images.first_batch(images.test))
     note(f"removed = masked on real images: largest difference {difference['largest']:.2e}")
     accuracy["pruned"] = as_dicts(images.accuracies(masked))
     model, result, stepped = slim if config.mode == "remove" else masked, None, {}

@@ -11,7 +11,8 @@ from torch import Tensor
 from models.registry import example_images
 from utils.metrics.accuracy import as_dicts
 from utils.metrics.cost import counts, physical_cost
-from utils.options.inputs import RESULTS, Images, note, open_images
+from utils.options.images import Images, open_images
+from utils.options.networks import RESULTS
 from utils.options.prune_options import PruneConfig
 from utils.planning.finetune import finetuning_of
 from utils.planning.plan import check_finite
@@ -42,6 +43,7 @@ from utils.runs.deflate import deflate, deflated_bytes
 from utils.runs.environment import environment
 from utils.runs.job_folder import JobFolder, named_by, open_job
 from utils.runs.log import RunLog
+from utils.runs.notes import note
 
 
 def prune_weights(

@@ -1,8 +1,6 @@
 """`main.py prune --remove_zeros`: a network that holds zero filters -> one without them."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +10,17 @@ import torch.nn as nn
 from models.registry import example_images
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.difference import check_equal
-from utils.options.inputs import RESULTS, open_network
-from utils.paper.markdown import megabytes, millions, table
+from utils.options.networks import RESULTS, open_network
 from utils.planning.plan import check_finite
 from utils.removal.network_file import Network, write_network
 from utils.removal.zero_filters import ZeroRemoval, remove_zero_filters
+from utils.reports.zeros_summary import zeros_markdown
 from utils.runs.atomic_write import write_json, write_text
 from utils.runs.checkpoint import sha256_of
 from utils.runs.job_folder import open_job
 
 _IMAGES = 8  # random ones, for the check
 _TOLERANCE = 1e-9  # of the outputs' scale, in float64
-_SHOWN = 8  # channels of a layer that the text lists
 
 
 def remove_zeros(
@@ -66,38 +63,6 @@ def remove_zeros(
     if not dry_run:
         _write(summary, removal, dense, job_dir or RESULTS / arch / "remove_zeros")
     return summary
-
-
-def zeros_markdown(summary: Mapping[str, Any]) -> str:
-    """Return the summary of `remove_zeros` as Markdown."""
-    check = summary["outputs_equal"]
-    parts = [
-        f"# {summary['arch']}: filters that are zero, removed",
-        f"network: `{summary['checkpoint']}`",
-        "## Layers",
-        table(
-            ("layer", "filters", "MACs"),
-            [
-                (x["conv"], f"{x['filters']} -> {len(x['kept'])}", _arrow(x["macs"]))
-                for x in summary["layers"]
-            ],
-        ),
-        "## Constant channels that stay",
-        _stays(summary["stays"]),
-        "## Cost of one image",
-        table(
-            ("physical", "before", "after", "less by"),
-            [_cost_row(summary["physical"], what) for what in ("macs", "parameters")],
-        ),
-        f"Outputs on {check['images']} random images differ by at most {check['largest']:.1e} (in "
-        f"float64, at a scale of {check['scale']:.1f}).",
-    ]
-    if summary["added_biases"]:
-        parts.append(f"Biases added, to hold constants: {', '.join(summary['added_biases'])}.")
-    if "pruned_file" in summary:
-        size = megabytes(summary["pruned_file_bytes"])
-        parts.append(f"Pruned network: `{summary['pruned_file']}`, {size}.")
-    return "\n\n".join(parts) + "\n"
 
 
 def _difference(model: nn.Module, slim: nn.Module, arch: str) -> dict[str, Any]:
@@ -150,32 +115,3 @@ def _write(summary: dict[str, Any], removal: ZeroRemoval, dense: Network, folder
         summary["pruned_file_bytes"] = job.pruned.stat().st_size
         write_text(job.summary_markdown, zeros_markdown(summary))
         write_json(job.summary_json, summary)
-
-
-def _stays(stays: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table with one row for each layer and reason."""
-    if not stays:
-        return "None."
-
-    def key(staying: Mapping[str, Any]) -> tuple[str, str]:
-        return staying["module"], staying["reason"]
-
-    order = {module: i for i, module in enumerate(dict.fromkeys(s["module"] for s in stays))}
-    rows = []
-    for (module, reason), group in groupby(
-        sorted(stays, key=lambda s: (order[s["module"]], s["reason"])), key
-    ):
-        listed = [f"{s['channel']} ({s['value']:.3g})" for s in group]
-        more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-        rows.append((module, len(listed), ", ".join(listed[:_SHOWN]) + more, reason))
-    return table(("layer", "channels", "channel (value)", "why"), rows)
-
-
-def _arrow(values: Mapping[str, int]) -> str:
-    return f"{millions(values['dense'])} -> {millions(values['pruned'])}"
-
-
-def _cost_row(physical: Mapping[str, Any], what: str) -> tuple[str, ...]:
-    before, after = (physical[state][what] for state in ("dense", "pruned"))
-    less = f"{100 * (1 - after / before):.1f}%"
-    return ("MACs" if what == "macs" else what, f"{before:,}", f"{after:,}", less)

@@ -1,7 +1,5 @@
 """`main.py train`: a dense baseline, trained from scratch."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,48 +7,19 @@ import torch
 from models.registry import build_model, example_images
 from utils.metrics.accuracy import as_dicts
 from utils.metrics.cost import physical_cost
-from utils.options.inputs import (
-    ArchOptions,
-    DataOptions,
-    DeviceOptions,
-    baseline_folder,
-    open_images,
-)
-from utils.options.training_options import TrainingOptions, schedule_name
+from utils.options.images import open_images
+from utils.options.networks import baseline_folder
+from utils.options.train_options import TrainConfig
 from utils.paper.markdown import millions
 from utils.reports.board import log_results
 from utils.runs.atomic_write import write_json
 from utils.runs.environment import environment
 from utils.runs.job_folder import open_job
 from utils.runs.log import RunLog
-from utils.runs.options import as_dict, option
+from utils.runs.options import as_dict
 from utils.training.loop import fit
-from utils.training.schedules import SCHEDULES
 
 _PASSING = ("json", "job_dir", "device", "gpu", "workers")  # they change no number
-
-
-@dataclass(frozen=True)
-class TrainConfig(TrainingOptions, DataOptions, ArchOptions, DeviceOptions):
-    """Options of `main.py train`."""
-
-    epochs: int = option(160, "epochs", group="training")
-    lr: float = option(0.1, "learning rate", flags=("--learning_rate",), group="training")
-    lr_schedule: str = option(
-        "cosine",
-        "how it falls; cos, exp and fixed are known, too",
-        choices=SCHEDULES,
-        flags=("--lr_type",),
-        type=schedule_name,
-        group="training",
-    )
-    job_dir: Path | None = option(
-        None, "folder of the run (default: result/ARCH/baseline)", group="run"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.training_recipe(self.seed)
 
 
 def train_command(config: TrainConfig) -> dict[str, Any]:

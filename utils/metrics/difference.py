@@ -1,7 +1,8 @@
 """How far apart two networks' outputs are on the same images."""
 
 import torch
-from torch import Tensor, nn
+import torch.nn as nn
+from torch import Tensor
 
 from utils.runs.borrowed_state import evaluating
 
@@ -41,3 +42,14 @@ def check_rounding(largest: float, scale: float, *, tolerance: float, what: str)
     """
     if not largest <= tolerance * max(scale, 1.0):
         raise RuntimeError(f"{what} differ by {largest} at a scale of {scale}")
+
+
+def check_removed(masked: nn.Module, slim: nn.Module, images: Tensor) -> dict[str, float]:
+    """Return the largest |removed - masked| logit on images [N, C, H, W], and their scale.
+
+    Raises:
+        RuntimeError: they differ by more than float32 rounding; that would be our bug.
+    """
+    what = "removed and masked logits"
+    largest, scale = check_equal(masked, slim, images, tolerance=1e-3, what=what)
+    return {"largest": largest, "logit_scale": scale, "images": len(images)}

@@ -1,10 +1,10 @@
 """Zeros among the parameters of a network, and filters that are nothing but zeros."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
+from utils.graph.filters import filters_first
 from utils.metrics.cost import CONVS, TRANSPOSED_CONVS
 
 
@@ -25,15 +25,12 @@ def zero_values(model: nn.Module) -> list[Zeros]:
     ]
 
 
-def zero_filters(model: nn.Module, filters_of: Callable[[nn.Module], Tensor]) -> list[Zeros]:
-    """Count the filters of every conv of `model` whose weights are all zero, bias or not.
-
-    `filters_of` returns a conv's weight as [filters, ...], transposed or not.
-    """
+def zero_filters(model: nn.Module) -> list[Zeros]:
+    """Count the filters of every conv of `model` whose weights are all zero, bias or not."""
     found = []
     for name, conv in model.named_modules():
         if isinstance(conv, CONVS + TRANSPOSED_CONVS):
-            filters = filters_of(conv)
+            filters = filters_first(conv)
             alive = int(filters.flatten(1).any(dim=1).sum())
             found.append(Zeros(name, len(filters) - alive, len(filters)))
     return found

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from utils.commands.evaluate import TestedOptions
 from utils.options.budget_options import BudgetOptions
-from utils.options.inputs import DataOptions, DeviceOptions
+from utils.options.data_options import DataOptions, DeviceOptions
+from utils.options.evaluate_options import TestedOptions
 from utils.options.step_options import StepOptions
 from utils.options.training_options import TrainingOptions, recipe_option
 from utils.options.weight_options import WeightOptions
-from utils.planning.rates import LAYOUTS, rates_of_ratio, read_rates
+from utils.paper.rates import LAYOUTS, rates_of_ratio, read_rates
 from utils.rank.rank_layers import rank_layers
 from utils.runs.options import option, refuse_given
 from utils.training.published import recipe_values

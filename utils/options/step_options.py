@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from utils.planning.plan import ScoreOptions
+from utils.options.score_options import ScoreOptions
 from utils.pruning.criteria import BLIND_CRITERIA
 from utils.runs.options import option, refuse_given
 

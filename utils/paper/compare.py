@@ -6,6 +6,7 @@ from utils.paper.tables import PaperRow
 
 EXACT = "exact to the printed digits"
 NO_RATES = "no rates known"
+NEEDS_RANKS = "needs ranks"
 
 
 def compare_row(

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -16,12 +16,14 @@ from utils.graph.channel_graph import ChannelGraph
 from utils.graph.groups import channel_groups
 from utils.metrics.cost import physical_cost
 from utils.metrics.latency import Latency, compare_latency
-from utils.options.inputs import note, open_device
+from utils.options.devices import open_device
 from utils.options.prune_options import PruneConfig
+from utils.options.scan_options import ScanConfig
+from utils.options.score_options import how_scored
 from utils.paper.markdown import counted
+from utils.paper.rates import CompressRates
 from utils.planning.budget_scan import dense_losses, scan_folder_for
-from utils.planning.plan import Planner, check_finite, how_scored, planner, score_layers
-from utils.planning.rates import CompressRates
+from utils.planning.plan import Planner, check_finite, planner, score_layers
 from utils.pruning.allocation import (
     global_steps,
     losses,
@@ -40,17 +42,24 @@ from utils.removal.network_file import Network
 from utils.removal.surgery import remove_filters
 from utils.runs.borrowed_state import evaluating
 from utils.runs.job_folder import JobFolder
+from utils.runs.notes import note
 
 _NAMES = {"macs": "MACs", "params": "parameters", "latency": "latency"}
 
 
 def find_budget(
-    config: PruneConfig, dense: Network, checkpoint_sha256: str | None, job: JobFolder
+    config: PruneConfig,
+    dense: Network,
+    checkpoint_sha256: str | None,
+    job: JobFolder,
+    *,
+    make_scan: Callable[[ScanConfig], Any],
 ) -> dict[str, Any]:
     """Return the summary's `budget`: the target, the compress rates found, and what they leave.
 
     What the job folder has of it already is taken as it is, so that a run that is taken up prunes
     what it pruned, however long a pass takes now. A dry run, which has no folder, searches.
+    `make_scan` makes the scan that --allocation sensitivity lacks.
 
     Raises:
         ValueError: bad scores, an unfit scan, or a target that `--max_rate` keeps out of reach.
@@ -62,7 +71,9 @@ def find_budget(
     scores = score_layers(dense, graph, **how_scored(config, checkpoint_sha256))
     network = _prunable(config, dense, graph, scores)
     sensitive, (name, share) = config.allocation == "sensitivity", config.target
-    scan = scan_folder_for(config, checkpoint_sha256, graph, scores) if sensitive else None
+    scan = None
+    if sensitive:
+        scan = scan_folder_for(config, checkpoint_sha256, graph, scores, make_scan=make_scan)
     left_of = network.counter(name)
     steps = _steps(config, network, scan, left_of)
     if name == "latency":

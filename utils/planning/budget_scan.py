@@ -1,23 +1,19 @@
 """The scan that says what each layer loses, for automatic rates: given, found, or made."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from utils.commands.scan import (
-    ScanConfig,
-    scan_command,
-    scan_folder,
-    scan_identity,
-    wanted_masks,
-)
 from utils.graph.channel_graph import ChannelGraph
-from utils.options.inputs import note
 from utils.options.prune_options import PruneConfig
+from utils.options.scan_options import ScanConfig
+from utils.planning.scanning import scan_folder, scan_identity, wanted_masks
 from utils.runs.job_folder import JobFolder
+from utils.runs.notes import note
 
 
 def scan_folder_for(
@@ -25,10 +21,13 @@ def scan_folder_for(
     checkpoint_sha256: str | None,
     graph: ChannelGraph,
     scores: Mapping[str, Tensor],
+    *,
+    make_scan: Callable[[ScanConfig], Any],
 ) -> Path:
     """Return the folder of a finished scan of this network by these scores.
 
-    That is the one given or, made where it is missing, the one that `scan` writes by default.
+    That is the one given or, made by `make_scan` where it is missing, the one that `scan` writes by
+    default.
 
     Raises:
         ValueError: the one given is another network's or criterion's, or is not finished; or there
@@ -49,7 +48,7 @@ def scan_folder_for(
                 f"one in {folder}, where `python main.py scan {_words(scan)}` writes it, or --scan"
             )
         note(f"scanning what each layer loses, into {folder}")
-        scan_command(scan)
+        make_scan(scan)
     return folder
 
 

@@ -15,8 +15,8 @@ from utils.metrics.slim_cost import SlimCost, slim_cost
 from utils.paper.compare import compare_row
 from utils.paper.counted_inputs import counted_inputs
 from utils.paper.hrankplus import pooling_macs, slim_widths
+from utils.paper.rates import CompressRates, read_rates
 from utils.paper.tables import matching_row
-from utils.planning.rates import CompressRates, read_rates
 
 
 def published_counts(rates: CompressRates) -> dict[str, int]:

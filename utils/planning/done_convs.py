@@ -7,9 +7,9 @@ from pathlib import Path
 import torch.nn as nn
 from torch import Tensor
 
+from utils.graph.filters import filters_first
 from utils.planning.plan import Planned
 from utils.pruning.plan import LayerPlan, PruningPlan
-from utils.pruning.scores import filters_first
 from utils.rank.rank_layers import rank_layers
 from utils.removal.mask_pickle import read_masks
 from utils.removal.surgery import remove_filters

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn as nn
 
 from utils.graph.channel_graph import ChannelGraph
-from utils.options.inputs import Images
+from utils.options.images import Images
 from utils.options.prune_options import PruneConfig
 from utils.planning.plan import Planned
 from utils.pruning.plan import PruningPlan

@@ -9,10 +9,10 @@ from typing import Any
 import torch.nn as nn
 from torch import Tensor
 
-from utils.commands.measuring import check_removed
 from utils.data.images import check_enough, draw_images
 from utils.metrics.accuracy import as_dicts
-from utils.options.inputs import Images
+from utils.metrics.difference import check_removed
+from utils.options.images import Images
 from utils.options.prune_options import PruneConfig
 from utils.planning.finetune import Finetuned, Finetuning, step_name
 from utils.planning.plan import Planned, planner
@@ -141,7 +141,7 @@ class IterativePruning:
         if self.config.mode == "mask":
             return model, masks
         slim = remove_filters(model, self.planned.graph, plan.masks())
-        check_removed(model, slim, self.tuning.images)
+        check_removed(model, slim, self.tuning.images.first_batch(self.tuning.images.test))
         return slim, None
 
     def _row(self, step: int, plan: PruningPlan, pruned: nn.Module) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from utils.graph.channel_graph import ChannelGraph
 from utils.graph.groups import channel_groups
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import Cost, counts, paper_cost, physical_cost
-from utils.options.inputs import ArchOptions
 from utils.paper.counted_inputs import counted_inputs
+from utils.paper.rates import CompressRates, read_rates
 from utils.planning.counting import beside_paper
-from utils.planning.rates import CompressRates, read_rates
 from utils.pruning.compress_rates import WHOLE
-from utils.pruning.criteria import CRITERIA, RANK_CRITERIA
+from utils.pruning.criteria import RANK_CRITERIA
 from utils.pruning.group_plan import plan_groups
 from utils.pruning.plan import PruningPlan, plan_by_rates
 from utils.pruning.scores import score_filters
@@ -27,30 +26,8 @@ from utils.rank.rank_files import read_manifest, read_ranks
 from utils.rank.rank_layers import rank_layers
 from utils.removal.network_file import Network
 from utils.removal.surgery import remove_filters
-from utils.runs.options import option
 
 Planner = Callable[..., PruningPlan]  # of CompressRates and, on the way to them, the part to go
-
-
-@dataclass(frozen=True)
-class ScoreOptions(ArchOptions):
-    """What scores the filters of a network."""
-
-    criterion: str = option("rank", "what scores a filter", choices=CRITERIA, group="pruning")
-    rank_conv: Path | None = option(
-        None,
-        "folder of the rank files (default: rank_conv/ARCH)",
-        flags=("--rank_conv_prefix",),
-        group="pruning",
-    )
-    force: bool = option(
-        False, "take ranks that were made from another checkpoint", group="pruning"
-    )
-
-    @property
-    def rank_folder(self) -> Path:
-        """Where the rank files are."""
-        return self.rank_conv or Path("rank_conv") / self.arch
 
 
 @dataclass(frozen=True)
@@ -205,13 +182,6 @@ def _check_made_for(checkpoint_sha256: str | None, rank_folder: Path) -> None:
             "other bytes than the checkpoint to prune: expected ranks of the same network, "
             "which `python rank_generation.py` writes, or --force"
         )
-
-
-def how_scored(config: Any, checkpoint_sha256: str | None) -> dict[str, Any]:
-    """Return what the options of a command say to `score_layers` and `make_plan`."""
-    names = ("criterion", "rank_folder", "seed", "force")
-    how = {name: getattr(config, name) for name in names}
-    return how | {"checkpoint_sha256": checkpoint_sha256}
 
 
 def score_layers(

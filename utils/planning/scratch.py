@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from utils.options.inputs import draw_network
+from utils.options.networks import draw_network
 from utils.planning.plan import Planned
 from utils.removal.surgery import remove_filters
 

@@ -7,6 +7,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
+from utils.graph.filters import filters_first
 from utils.graph.relations import Filters, Norm, Relation, Whole
 from utils.pruning.criteria import input_energy, weight_scores
 
@@ -38,15 +39,6 @@ def filter_weights(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
         for layer in graph.filters()
         if layer not in protected
     }
-
-
-def filters_first(layer: nn.Module) -> Tensor:
-    """Return a conv's or linear's weight as [filters, C_in / groups, ...], transposed convs too."""
-    weight = layer.weight.detach()
-    if not getattr(layer, "transposed", False):
-        return weight
-    by_group = weight.unflatten(0, (layer.groups, -1))  # [groups, C_in / groups, F / groups, ...]
-    return by_group.transpose(1, 2).flatten(0, 1)
 
 
 def _norm_scales(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:

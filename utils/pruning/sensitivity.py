@@ -158,3 +158,8 @@ def _split_before(
     for node in nodes[cut:]:
         copies[node] = rest.node_copy(node, copies.__getitem__)
     return fx.GraphModule(traced, before).eval(), fx.GraphModule(traced, rest).eval()
+
+
+def unit_name(layers: Sequence[str]) -> str:
+    """Return a short name of a unit: its first layer, and how many more there are."""
+    return layers[0] + (f" (+{len(layers) - 1})" if len(layers) > 1 else "")

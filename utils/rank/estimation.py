@@ -8,8 +8,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from utils.graph.prunable import Site
 from utils.rank.matrix_rank import map_ranks
-from utils.rank.rank_layers import Site
 from utils.runs import processes
 from utils.runs.borrowed_state import evaluating
 

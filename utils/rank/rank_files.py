@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.graph.prunable import RankLayer, Site
 from utils.rank.estimation import RankStatistics
-from utils.rank.rank_layers import RankLayer, Site
 from utils.runs.atomic_write import write_array, write_json
 from utils.runs.checkpoint import sha256_of
 

@@ -22,7 +22,7 @@ The sites `conv` rank every conv on its own activation instead.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -30,53 +30,9 @@ import torch.nn as nn
 
 from models.registry import architecture, build_model
 from utils.graph.activation_sites import activation_sites
+from utils.graph.prunable import RankLayer, RankLayers, Site
 
 SITES = ("official", "conv")
-
-
-@dataclass(frozen=True)
-class Site:
-    """Feature maps to rank: the output of a module, or its channels from `start` to `stop`."""
-
-    module: str
-    start: int = 0
-    stop: int | None = None
-
-    def __str__(self) -> str:
-        whole = self.start == 0 and self.stop is None
-        return self.module if whole else f"{self.module}[{self.start}:{self.stop}]"
-
-
-@dataclass(frozen=True)
-class RankLayer:
-    """One prunable conv: the file its ranks are in, and the maps they are the ranks of.
-
-    `rate` is the position of its compress rate, `counted_rate` of the one that the official counter
-    of MACs takes for it. A conv that `follows` another keeps the filters which that one keeps.
-    """
-
-    conv: str
-    file: str
-    site: Site
-    rate: int
-    counted_rate: int
-    follows: str | None = None
-
-
-@dataclass(frozen=True)
-class RankLayers:
-    """The prunable convs in the order of their rates.
-
-    `num_rates` of them are expected; the official code ignores up to `ignored_rates` more.
-    """
-
-    layers: tuple[RankLayer, ...]
-    num_rates: int
-    ignored_rates: int = 0
-
-    def sites(self) -> tuple[Site, ...]:
-        """Return where maps are ranked, each place once: convs may share one."""
-        return tuple(dict.fromkeys(layer.site for layer in self.layers))
 
 
 @cache

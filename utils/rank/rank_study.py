@@ -8,8 +8,10 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from utils.rank.rank_layers import Site
+from utils.graph.prunable import Site
 from utils.runs import processes
+
+DRAWS = 3  # sets of images, none in two of them, that are compared with one another
 
 
 class RankRecorder:

@@ -13,6 +13,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
+from utils.graph.filters import filters_first
 from utils.graph.labels import axis_vector
 from utils.graph.operations import operation_name
 from utils.graph.relations import (
@@ -26,7 +27,6 @@ from utils.graph.relations import (
     Source,
     Whole,
 )
-from utils.pruning.scores import filters_first
 from utils.runs.borrowed_state import evaluating
 
 _ROUNDING = 1e-12  # relative: what float64 pooling may make of equal numbers

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from utils.options.inputs import Images
+from utils.graph.prunable import RankLayer, Site
+from utils.options.images import Images
 from utils.planning.plan import Planned
 from utils.rank.estimation import outputs_of
-from utils.rank.rank_layers import RankLayer, Site, rank_layers
+from utils.rank.rank_layers import rank_layers
 from utils.reports.board_images import MOST_MAPS, bars, map_grid, picture
 from utils.runs.atomic_write import refusals_named
 from utils.runs.borrowed_state import evaluating

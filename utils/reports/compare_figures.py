@@ -9,7 +9,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from utils.options.inputs import note
 from utils.reports.comparison_points import (
     accuracy_points,
     evaluated_points,
@@ -27,6 +26,7 @@ from utils.reports.figure_style import (
 )
 from utils.reports.layer_figures import paint_layers
 from utils.runs.atomic_write import write_csv
+from utils.runs.notes import note
 from utils.runs.options import option
 
 Points = Sequence[Mapping[str, Any]]

@@ -1,21 +1,13 @@
-"""What `compare` found, for people; and the README's copy of its tables.
+"""What `compare` found, for people; and the README's copy of its tables."""
 
-`python -m utils.reports.compare_table FOLDER` renews README.md; FOLDER holds the published
-rank files of each network in a folder of its own.
-"""
-
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from utils.commands.compare import CompareConfig, compare_command
 from utils.paper.compare import EXACT, NO_RATES
 from utils.paper.markdown import millions, table
 from utils.paper.printed_number import PrintedNumber
-from utils.paper.readme_block import README, with_block
+from utils.paper.readme_block import with_block
 from utils.reports.summary import paper_markdown
-from utils.runs.atomic_write import write_text
 
 _RULES = {
     "HRank": "HRank's own (a removed filter's MACs go, the next layer's inputs stay; no norms)",
@@ -111,9 +103,3 @@ def _job(job: Mapping[str, Any]) -> str:
     if job["paper"] is None:
         return f"{found}\n\nNothing was published for these rates."
     return f"{found}\n\n{paper_markdown(job['paper'])}"
-
-
-if __name__ == "__main__":
-    (folder,) = sys.argv[1:]
-    found = compare_command(CompareConfig(rank_conv=Path(folder)))
-    write_text(README, updated(README.read_text(), found))

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from utils.benchmarks.sparse_report import sparse_text
 from utils.paper.markdown import megabytes, table
 from utils.reports.side_by_side import label, latency_figure, setting
+from utils.reports.sparse_table import sparse_text
 
 
 def evaluate_text(found: Mapping[str, Any]) -> str:

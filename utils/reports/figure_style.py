@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.options.inputs import note
 from utils.runs.atomic_write import atomic_open
+from utils.runs.notes import note
 
 # Okabe and Ito's colours, which all kinds of eyes tell apart; a marker of its own goes with each.
 BLUE, VERMILION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"

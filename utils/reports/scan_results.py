@@ -10,15 +10,10 @@ from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import Cost, counts
 from utils.options.weight_options import pruned_by
 from utils.paper.markdown import millions, table
-from utils.pruning.sensitivity import ScanPoint
+from utils.pruning.sensitivity import ScanPoint, unit_name
 from utils.reports.scan_figures import write_scan_figures
 from utils.runs.atomic_write import write_csv, write_json, write_text
 from utils.runs.job_folder import JobFolder
-
-
-def unit_name(layers: Sequence[str]) -> str:
-    """Return a short name of a unit: its first layer, and how many more there are."""
-    return layers[0] + (f" (+{len(layers) - 1})" if len(layers) > 1 else "")
 
 
 def scan_summary(dense: Accuracy, cost: Cost, points: Sequence[ScanPoint]) -> dict[str, Any]:

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from utils.metrics.latency import FASTER
 from utils.paper.markdown import counted
-
-# Medians of the same network, timed twice in turns, differ by a few percent.
-FASTER = 0.95
 
 
 def ratios(found: Mapping[str, Any], against: Mapping[str, Any]) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ import torch
 from models.registry import ARCHITECTURES, build_model
 from tests.reference import needs_reference, reference
 from utils.paper.hrankplus import slim_widths
-from utils.planning.rates import read_rates
+from utils.paper.rates import read_rates
 from utils.pruning.compress_rates import num_removed
 from utils.rank.rank_layers import rank_layers
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from models.registry import build_model
+from utils.metrics.sparse_layers import sparse_layer, sparse_layers, with_layers
 from utils.pruning.magnitude import WeightMasks, magnitude_mask, prunable_weights
-from utils.pruning.sparse_layers import sparse_layer, sparse_layers, with_layers
 
 
 def with_zeros(module: nn.Module, sparsity: float) -> nn.Module:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from utils.commands.door import BAD_INPUT
-from utils.options.inputs import note
+from utils.runs.notes import note
 from utils.runs.stop_signals import Stopped, stops_held, stops_raised
 
 T = TypeVar("T")
+_SAID_WHY = 2  # exit code of a process that told its caller what was wrong
 
 
 class _Call(NamedTuple):
@@ -84,7 +84,7 @@ def _call(function: Callable[[T], Any], argument: T, threads: int, error: Connec
             function(argument)
     except (ValueError, OSError) as failure:
         error.send(str(failure))
-        sys.exit(BAD_INPUT)
+        sys.exit(_SAID_WHY)
     except Stopped as stop:
         sys.exit(128 + stop.signal)
 
@@ -93,7 +93,7 @@ def _end(call: _Call) -> None:
     """Take leave of a process that has ended; raise what it failed at."""
     with call.error:
         call.process.join()
-        if call.process.exitcode == BAD_INPUT:
+        if call.process.exitcode == _SAID_WHY:
             raise ValueError(f"{call.name}: {call.error.recv()}")
         if call.process.exitcode != 0:
             raise ChildProcessError(

@@ -1,6 +1,6 @@
 """Whether zeros make a network faster: dense operators against torch.sparse, timed in turns."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -8,10 +8,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.metrics.difference import check_equal
-from utils.metrics.latency import compare_latency
-from utils.paper.markdown import table
-from utils.pruning.sparse_layers import sparse_layers, with_layers
-from utils.reports.side_by_side import FASTER, setting
+from utils.metrics.latency import FASTER, compare_latency
+from utils.metrics.sparse_layers import sparse_layers, with_layers
 from utils.runs.borrowed_state import evaluating
 
 _TOLERANCE = 1e-4  # of the logits' scale: the same products, added up in another order
@@ -45,48 +43,6 @@ def sparse_report(model: nn.Module, batch: Tensor, repeats: int) -> dict[str, An
         "networks_ms": _times_ms(networks, batch, repeats),
         "logits": _check(model, networks["sparse"], batch),
     }
-
-
-def sparse_text(name: str, reports: Sequence[Mapping[str, Any]]) -> str:
-    """Return the reports of a network, one for each setting, as Markdown."""
-    return "\n\n".join(
-        f"## Zeros of {name} by torch.sparse, {setting(report)}\n\n{_one_text(report)}"
-        for report in reports
-    )
-
-
-def _one_text(report: Mapping[str, Any]) -> str:
-    layers, times, logits = report["layers"], report["networks_ms"], report["logits"]
-    if not layers:
-        return "No conv or linear that torch.sparse can compute holds a zero."
-    faster = sum(row["faster"] for row in layers)
-    rows = [
-        (row["layer"], f"{row['sparsity']:.1%}", *_cells(row["dense_ms"], row["sparse_ms"]))
-        for row in layers
-    ]
-    whole = {"sparse": f"all {len(layers)} layers", "sparse_where_faster": f"the {faster} faster"}
-    rows += [
-        (f"network, {title}", "", *_cells(times["dense"], times[state]))
-        for state, title in whole.items()
-        if state in times
-    ]
-    verdict = "torch.sparse pays in no layer here: the zeros save bytes, and no time."
-    if faster:
-        speed = times["dense"] / times["sparse_where_faster"]
-        verdict = (
-            f"torch.sparse pays in {faster} of {len(layers)} layers: with those sparse the network "
-            f"is {speed:.2f} times as fast as dense."
-        )
-    header = ("layer", "sparsity", "dense", "CSR", "times as fast")
-    legend = (
-        "Times are 10th percentiles. Logits of the same images differ by at most "
-        f"{logits['largest']:.1e} at a scale of {logits['scale']:.1f}."
-    )
-    return f"{table(header, rows)}\n\n{verdict} {legend}"
-
-
-def _cells(dense_ms: float, sparse_ms: float) -> tuple[str, str, str]:
-    return f"{dense_ms:.2f} ms", f"{sparse_ms:.2f} ms", f"{dense_ms / sparse_ms:.2f}"
 
 
 def _inputs(model: nn.Module, layers: Collection[str], batch: Tensor) -> dict[str, Tensor]:

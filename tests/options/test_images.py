@@ -5,7 +5,7 @@ import torch
 
 from utils.data.image_stream import ImageStream
 from utils.data.images import ImageSet
-from utils.options.inputs import Images
+from utils.options.images import Images
 
 NUMBER, BATCH, CLASSES = 22, 4, ("a", "b")
 

@@ -1,9 +1,9 @@
-"""What is checked before networks are measured."""
+"""A network is measured on images normalized as those it was tuned on."""
 
 from pathlib import Path
 
 from models.registry import build_model
-from utils.commands.measuring import check_normalization
+from utils.options.networks import check_normalization
 from utils.removal.network_file import Network
 
 

@@ -1,0 +1,97 @@
+"""The options of what a command computes with: the device, the images and the network."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.registry import ARCHITECTURES
+from utils.data.image_stream import default_workers
+from utils.data.images import NORMALIZATIONS
+from utils.data.load import DATASETS, default_normalization
+from utils.runs.options import option
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where a command computes."""
+
+    seed: int = option(0, "seed of everything random", group="run")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N", group="run")
+    gpu: str | None = option(None, "GPU number, as the official code spells it", group="run")
+    json: bool = option(False, "print one JSON object and nothing else", group="run")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"--seed is {self.seed}: expected at least 0, less than 2**63")
+        if self.gpu is not None and not self.gpu.isdecimal():
+            expected = "the number of one GPU"
+            if all(number.isdecimal() for number in self.gpu.split(",")):
+                count = self.gpu.count(",") + 1
+                expected += (
+                    "; several take a process each: the same words without --gpu behind "
+                    f"`CUDA_VISIBLE_DEVICES={self.gpu} torchrun --nproc_per_node={count}` in place "
+                    "of `python`"
+                )
+            raise ValueError(f"--gpu is {self.gpu!r}: expected {expected}")
+
+
+@dataclass(frozen=True)
+class DataOptions(DeviceOptions):
+    """Which images a command reads; the normalization "auto" is resolved here."""
+
+    dataset: str = option("cifar10", "the images", choices=tuple(DATASETS), group="data")
+    data_dir: Path = option(
+        Path("data"),
+        "folder of cifar10, or of image folders: train/ and test/; for imagenet, "
+        "ILSVRC2012_img_train/ or train/, and val/",
+        group="data",
+    )
+    normalization: str = option(
+        "auto",
+        "mean and deviation of the pixels; auto: imagenet for --dataset imagenet, else cifar10",
+        choices=("auto", *NORMALIZATIONS),
+        group="data",
+    )
+    eval_batch_size: int = option(100, "images per batch in evaluation", group="data")
+    workers: int = option(
+        default_workers(),
+        "processes that read imagenet, for all of torchrun's together; 0: the command itself",
+        group="data",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.workers < 0:
+            raise ValueError(f"--workers is {self.workers}: expected 0 or more")
+        if self.normalization == "auto":  # so that all that is written names the one used
+            object.__setattr__(self, "normalization", default_normalization(self.dataset))
+
+
+def arch_name(word: str) -> str:
+    """Return the architecture's name without the ending that the official README gives some."""
+    return word.removesuffix("_convwise")
+
+
+@dataclass(frozen=True)
+class ArchOptions:
+    """Which architecture a command builds."""
+
+    arch: str = option(
+        "vgg_16_bn", f"one of {', '.join(ARCHITECTURES)}", type=arch_name, group="network"
+    )
+
+
+@dataclass(frozen=True)
+class NetworkOptions(ArchOptions):
+    """Which network a command reads."""
+
+    resume: Path | None = option(
+        None,
+        "checkpoint, dense or pruned",
+        flags=("--pretrain_dir", "--checkpoint"),
+        metavar="CKPT",
+        may_stand_alone="a run that was stopped goes on by itself",
+        group="network",
+    )
+    untrained: bool = option(
+        False, "take fresh random weights when there is no checkpoint", group="network"
+    )

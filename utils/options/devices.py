@@ -1,0 +1,55 @@
+"""The device that a command's options name."""
+
+import torch
+
+from utils.runs import processes
+from utils.runs.notes import note
+
+
+def open_device(device: str, gpu: str | None) -> torch.device:
+    """Return the device to compute on; a missing GPU is said, not an error, for `--gpu`.
+
+    Raises:
+        ValueError: the device is unknown or not there.
+    """
+    if processes.num_processes() > 1:
+        return _own_device(device, gpu)
+    if gpu is not None and device == "auto":
+        if not torch.cuda.is_available():
+            note(f"no GPU here: --gpu {gpu} runs on the CPU")
+            return torch.device("cpu")
+        device = f"cuda:{gpu}"
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).item()  # "meta" has no numbers to give back
+    except (RuntimeError, AssertionError):
+        raise ValueError(
+            f"--device is {device!r}: expected auto, cpu, or a GPU of this machine"
+        ) from None
+    return found
+
+
+def _own_device(device: str, gpu: str | None) -> torch.device:
+    """Return the device of this process, one of several: a GPU of its own, or the CPU.
+
+    Raises:
+        ValueError: a GPU is named, or there are fewer than processes.
+    """
+    index, gpus = processes.local_index(), torch.cuda.device_count()
+    if gpu is not None or device not in ("auto", "cpu", "cuda"):
+        name = f"--device is {device!r}" if gpu is None else f"--gpu is {gpu!r}"
+        raise ValueError(
+            f"{name}: expected none under torchrun, each process takes a GPU of its own "
+            "(of those in CUDA_VISIBLE_DEVICES), or --device cpu"
+        )
+    if device == "cpu" or (device == "auto" and gpus == 0):
+        return torch.device("cpu")
+    if index >= gpus:
+        raise ValueError(
+            f"process {index} of this machine finds {gpus} GPUs: expected one for each process, "
+            "start fewer with --nproc_per_node, or say --device cpu"
+        )
+    torch.cuda.set_device(index)  # NCCL and libraries take the current one
+    return torch.device("cuda", index)

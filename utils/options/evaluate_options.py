@@ -1,0 +1,128 @@
+"""The options of `main.py evaluate`, and of what tests a network as it does."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions, arch_name
+from utils.options.networks import checkpoint_of
+from utils.runs.job_folder import JobFolder
+from utils.runs.options import option
+
+
+@dataclass(frozen=True)
+class TestedOptions(NetworkOptions):
+    """Which network is tested."""
+
+    test_model_dir: Path | None = option(
+        None,
+        "checkpoint to test instead, or a job folder, also of the official code",
+        metavar="CKPT",
+        group="network",
+    )
+
+    def tested(self) -> Path | None:
+        """Return the checkpoint to test; see `checkpoint_of`."""
+        if self.test_model_dir is None:
+            return checkpoint_of(self)
+        return checkpoint_in("--test_model_dir", self.test_model_dir)
+
+
+@dataclass(frozen=True)
+class TestedFileOptions(TestedOptions):
+    """Which network is tested, where its file may name the architecture."""
+
+    arch: str | None = option(
+        None,
+        "architecture; a pruned file names its own",
+        metavar="ARCH",
+        type=arch_name,
+        group="network",
+    )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(TestedFileOptions, DataOptions, DeviceOptions):
+    """Options of `main.py evaluate`."""
+
+    against: Path | None = option(
+        None,
+        "second checkpoint or job folder, measured beside the first, on the same images and in "
+        "turns",
+        metavar="CKPT",
+        group="network",
+    )
+    against_arch: str | None = option(
+        None,
+        "its architecture, where it is another one",
+        metavar="ARCH",
+        type=arch_name,
+        group="network",
+    )
+    split: str = option("test", "which images", choices=("train", "test"), group="data")
+    layers: bool = option(
+        False, "costs and zeros of every layer and tensor, too", group="measurement"
+    )
+    bits: tuple[int, ...] = option(
+        (32, 16, 8), "bits per parameter to give the size at", group="measurement"
+    )
+    batch_sizes: tuple[int, ...] = option(
+        (1,),
+        "images of a forward pass whose time and memory are measured",
+        flags=("--latency_batch_size",),
+        group="measurement",
+    )
+    threads: tuple[int, ...] = option(
+        (),
+        "numbers of CPU threads to time it with; none: as many as torch takes",
+        group="measurement",
+    )
+    sparse: bool = option(
+        False,
+        "time layers that hold zeros by torch.sparse, too, and the network with those it speeds up",
+        group="measurement",
+    )
+    repeats: int = option(30, "timed passes of every setting", group="measurement")
+    compile: bool = option(
+        False,
+        "time the networks compiled by torch.compile, which takes minutes",
+        group="measurement",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("bits", "batch_sizes", "threads"):
+            values = getattr(self, name)
+            if any(value < 1 for value in values) or not (values or name == "threads"):
+                given = ",".join(map(str, values)) or "empty"
+                raise ValueError(f"--{name} is {given}: expected numbers of 1 or more")
+        if self.repeats < 1:
+            raise ValueError(f"--repeats is {self.repeats}: expected 1 or more")
+        if self.against_arch is not None and self.against is None:
+            raise ValueError(
+                f"--against_arch is {self.against_arch!r} without --against: expected both"
+            )
+
+
+def checkpoint_in(flag: str, place: Path) -> Path:
+    """Return what the job folder `place`, of these commands or the official ones, ends with.
+
+    Raises:
+        ValueError: it holds none of the files that they write.
+    """
+    if not place.is_dir():
+        return place
+    job = JobFolder(place)
+    convs = {
+        int(match[1]): path
+        for path in place.glob("pruned_checkpoint/*.pt")
+        if (match := re.search(r"_cov(\d+)$", path.stem))
+    }
+    last = [convs[max(convs)]] if convs else []
+    found = [path for path in (job.pruned, job.best, place / "model_best.pth.tar") if path.exists()]
+    if not found + last:
+        raise ValueError(
+            f"{flag} {place} holds no checkpoint: expected pruned.pt, "
+            "checkpoints/best.pt, model_best.pth.tar or pruned_checkpoint/ARCH_cov<i>.pt"
+        )
+    return (found + last)[0]

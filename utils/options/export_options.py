@@ -1,0 +1,41 @@
+"""The options of `main.py export`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.options.data_options import DataOptions, DeviceOptions
+from utils.options.evaluate_options import TestedFileOptions
+from utils.runs.exported import FORMATS
+from utils.runs.options import option
+
+
+@dataclass(frozen=True)
+class ExportConfig(TestedFileOptions, DataOptions, DeviceOptions):
+    """Options of `main.py export`."""
+
+    device: str = option("cpu", "where to export and check", choices=("auto", "cpu"), group="run")
+    format: str = option(
+        "all",
+        "pt2, onnx (which needs the packages onnx, onnxscript and onnxruntime), or all: pt2, and "
+        "onnx where they are installed",
+        choices=("all", *FORMATS),
+        group="export",
+    )
+    output: Path | None = option(
+        None,
+        "folder, or a file, whose ending follows the format; none: beside the checkpoint",
+        group="export",
+    )
+    with_normalization: bool = option(
+        False,
+        "put the normalization into the files, which then take pixels in [0, 1]",
+        group="export",
+    )
+    random_images: bool = option(
+        False, "check on noise in place of the dataset, where it is not at hand", group="export"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eval_batch_size < 1:
+            raise ValueError(f"--eval_batch_size is {self.eval_batch_size}: expected at least 1")

@@ -1,0 +1,137 @@
+"""The images that a command's options name, and how they come in batches."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from models.registry import architecture
+from utils.data.gpu_loader import batches, num_batches
+from utils.data.images import ImageSource, split_validation
+from utils.data.load import load_dataset
+from utils.metrics.accuracy import Accuracy, measure_accuracy
+from utils.options.data_options import DataOptions
+from utils.options.devices import open_device
+from utils.runs import processes
+from utils.training.loop import epoch_seed
+
+
+@dataclass(frozen=True)
+class Images:
+    """Train, validation (or None) and test images, and how they come in batches."""
+
+    train: ImageSource
+    validation: ImageSource | None
+    test: ImageSource
+    name: str
+    normalization: str
+    eval_batch_size: int
+    device: torch.device
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the images."""
+        return len(self.test.classes)
+
+    def training_batches(
+        self, batch_size: int, seed: int, stage: str
+    ) -> Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]:
+        """Return (epoch, start) -> its shuffled, augmented batches, from number `start` on.
+
+        Of several processes, each gets its part of every batch.
+
+        The same epoch gives the same ones. A last batch of a single image is left out: batch norm
+        cannot train on it.
+        """
+
+        def batches_of(epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+            return batches(
+                self.train,
+                batch_size,
+                self.normalization,
+                device=self.device,
+                augment=True,
+                seed=epoch_seed(seed, f"images of {stage}", epoch),
+                drop_last=self._single_left(batch_size),
+                select=lambda spans: processes.part_of_each(spans[start:]),
+            )
+
+        return batches_of
+
+    def steps(self, batch_size: int) -> int:
+        """Return the number of training batches of an epoch."""
+        return num_batches(self.train, batch_size, self._single_left(batch_size))
+
+    def _single_left(self, batch_size: int) -> bool:
+        return len(self.train) > batch_size > 1 == len(self.train) % batch_size
+
+    def evaluation_batches(self, images: ImageSource) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return all of `images` in order, in batches of the evaluation size.
+
+        Of several processes, each gets a batch in turn.
+        """
+        how = {"device": self.device, "select": processes.in_turn}
+        return batches(images, self.eval_batch_size, self.normalization, **how)
+
+    def first_batch(self, images: ImageSource) -> Tensor:
+        """Return the first evaluation batch, [N, 3, H, W], the same in every process."""
+        images = images.subset(range(min(self.eval_batch_size, len(images))))
+        batch, _ = next(batches(images, len(images), self.normalization, device=self.device))
+        return batch
+
+    def accuracies(self, model: nn.Module) -> Mapping[str, Accuracy]:
+        """Return {"val": ..., "test": ...}, without "val" where nothing is held out."""
+        sets = {"val": self.validation, "test": self.test}
+        return {
+            name: measure_accuracy(model, self.evaluation_batches(images))
+            for name, images in sets.items()
+            if images is not None
+        }
+
+
+def open_images(
+    options: DataOptions,
+    arch: str,
+    device: torch.device | None = None,
+    *,
+    num_classes: int | None = None,
+    val_fraction: float | None = None,
+) -> Images:
+    """Load the images that the options name and hold out `val_fraction` of train (None: nothing).
+
+    They go to `device`, by default the one that the options name. `num_classes` is what a network
+    that is there already expects.
+
+    Raises:
+        ValueError: the images cannot be loaded, or their classes are not the network's.
+    """
+    if options.eval_batch_size < 1:
+        raise ValueError(f"--eval_batch_size is {options.eval_batch_size}: expected at least 1")
+    device = device or open_device(options.device, options.gpu)
+    with processes.first_ahead():  # it may have to download them
+        data = load_dataset(
+            options.dataset,
+            options.data_dir,
+            image_size=architecture(arch).image_size,
+            seed=options.seed,
+            workers=-(-options.workers // processes.num_processes()),  # 0 stays 0
+        )
+    if num_classes not in (None, len(data.train.classes)):
+        raise ValueError(
+            f"dataset {data.name!r} has {len(data.train.classes)} classes: "
+            f"expected the {num_classes} of the network"
+        )
+    train, validation = data.train, None
+    if val_fraction is not None:
+        train, validation = split_validation(train, val_fraction, options.seed)
+    return Images(
+        train.to(device),
+        None if validation is None else validation.to(device),
+        data.test.to(device),
+        data.name,
+        options.normalization,
+        options.eval_batch_size,
+        device,
+    )

@@ -1,0 +1,56 @@
+"""The options of `main.py scan`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions
+from utils.options.score_options import ScoreOptions
+from utils.options.weight_options import GranularityOptions
+from utils.runs.options import option
+
+DEFAULT_IMAGES = 1000
+
+
+@dataclass(frozen=True)
+class ScanConfig(ScoreOptions, GranularityOptions, NetworkOptions, DataOptions, DeviceOptions):
+    """Options of `main.py scan`."""
+
+    rates: tuple[float, ...] = option(
+        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        "compress rates (of weights: sparsities) to try on each layer, the others whole",
+        group="scan",
+    )
+    group: bool = option(
+        False,
+        "prune layers that a sum ties together as one, at the mean of their scores",
+        group="scan",
+    )
+    split: str = option(
+        "val",
+        "which images: train images that --select_on val holds out, too, or test images",
+        choices=("val", "test"),
+        group="scan",
+    )
+    val_fraction: float = option(0.1, "share of train that is held out for val", group="scan")
+    num_images: int | None = option(
+        None,
+        f"images to answer (default: {DEFAULT_IMAGES}, or as many as there are)",
+        group="scan",
+    )
+    job_dir: Path | None = option(
+        None, "folder of the run (default: result/ARCH/scan_..., named by the options)", group="run"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.refuse_other_granularity(shared=())
+        if self.by_weight and self.group:
+            raise ValueError("--group with --granularity weight: expected one of them")
+        in_order = list(self.rates) == sorted(set(self.rates))
+        if not self.rates or not in_order or not all(0 <= rate < 1 for rate in self.rates):
+            given = ",".join(f"{rate:g}" for rate in self.rates)
+            raise ValueError(
+                f"--rates is {given!r}: expected ascending rates, at least 0 and less than 1"
+            )
+        if self.num_images is not None and self.num_images < 1:
+            raise ValueError(f"--num_images is {self.num_images}: expected at least 1")

@@ -1,0 +1,37 @@
+"""The options of what scores a network's filters."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.options.data_options import ArchOptions
+from utils.pruning.criteria import CRITERIA
+from utils.runs.options import option
+
+
+@dataclass(frozen=True)
+class ScoreOptions(ArchOptions):
+    """What scores the filters of a network."""
+
+    criterion: str = option("rank", "what scores a filter", choices=CRITERIA, group="pruning")
+    rank_conv: Path | None = option(
+        None,
+        "folder of the rank files (default: rank_conv/ARCH)",
+        flags=("--rank_conv_prefix",),
+        group="pruning",
+    )
+    force: bool = option(
+        False, "take ranks that were made from another checkpoint", group="pruning"
+    )
+
+    @property
+    def rank_folder(self) -> Path:
+        """Where the rank files are."""
+        return self.rank_conv or Path("rank_conv") / self.arch
+
+
+def how_scored(config: Any, checkpoint_sha256: str | None) -> dict[str, Any]:
+    """Return what the options of a command say to `score_layers` and `make_plan`."""
+    names = ("criterion", "rank_folder", "seed", "force")
+    how = {name: getattr(config, name) for name in names}
+    return how | {"checkpoint_sha256": checkpoint_sha256}
