@@ -1,7 +1,9 @@
 """Rank files come back as written, the official ones are read, and broken ones are named."""
 
 import json
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,11 +144,25 @@ def test_the_manifest_says_which_file_is_whose(tmp_path):
     assert torch.equal(read(tmp_path)["conv1"], statistics()[Site("relu")].mean.float())
 
 
-@pytest.mark.parametrize("layers", [None, 3, [3], [None]])
-def test_a_manifest_with_other_layers_is_named(tmp_path, layers):
-    manifest = {**read_manifest(written(tmp_path)), "layers": layers}
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": None}, "'layers' is null, expected a list"),
+        ({"layers": 3}, "'layers' is 3, expected a list"),
+        ({"layers": [3]}, r"'layers\[0\]' is 3, expected an object"),
+        ({"layers": [{"conv": "conv1"}]}, r"lacks 'file' in 'layers\[0\]'"),
+        (
+            {"layers": [{"conv": "conv1", "file": "a", "map_size": [8, 0]}]},
+            r"'layers\[0\]\.map_size\[1\]' is 0, expected a whole number, at least 1",
+        ),
+        ({"sites": "nobody's"}, "'sites' is .*expected one of official, "),
+        ({"checkpoint_sha256": 7}, "'checkpoint_sha256' is 7, expected text"),
+    ],
+)
+def test_a_manifest_with_other_fields_is_named(tmp_path, change, message):
+    manifest = {**read_manifest(written(tmp_path)), **change}
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"manifest\.json: expected `layers` as this program"):
+    with pytest.raises(ValueError, match=rf"manifest\.json:? {message}"):
         read(tmp_path)
 
 
@@ -165,11 +181,11 @@ def test_ranks_of_another_network_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", r"manifest\.json is not valid JSON"),
-        (b"", r"manifest\.json is not valid JSON"),
-        (b"\xff\xfe", r"manifest\.json is not valid JSON"),
-        (b"[1]", r"manifest\.json holds a list: expected a JSON object"),
-        (b"null", r"manifest\.json holds a NoneType: expected a JSON object"),
+        (b"{", r"manifest\.json is not JSON \(line 1"),
+        (b"", r"manifest\.json is not JSON \(line 1"),
+        (b"\xff\xfe", r"manifest\.json is no UTF-8 text"),
+        (b"[1]", r"manifest\.json holds a list of 1: expected an object"),
+        (b"null", r"manifest\.json holds null: expected an object"),
         (b"{}", "was made for None: expected 'resnet_8'"),
     ],
 )
@@ -190,8 +206,12 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:-3])
 
 
-def pickled(path):
-    np.save(path, np.array([None, 1, 2], dtype=object), allow_pickle=True)
+def malformed(path):
+    path.write_bytes(path.read_bytes().replace(b"(3,)", b"(3, ", 1))
+
+
+def longer(path):
+    path.write_bytes(path.read_bytes() + bytes(4))
 
 
 def archive(path):
@@ -199,20 +219,32 @@ def archive(path):
         np.savez(file, ranks=np.ones(3, np.float32))
 
 
-def folder(path):
-    path.unlink()
-    path.mkdir()
-
-
 @pytest.mark.parametrize(
     "damage",
-    [truncated, pickled, archive, folder]
+    [truncated, archive, malformed, longer]
     + [lambda path, data=data: path.write_bytes(data) for data in (b"", b"hello", b"PK\x03\x04")],
 )
 def test_a_file_that_is_no_array_is_named(tmp_path, damage):
     damage(written(tmp_path) / "rank_conv1.npy")
     message = r"rank_conv1\.npy cannot be read as a \.npy array"
     with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_regular_file_is_named_at_once(tmp_path, make):
+    path = written(tmp_path) / "rank_conv1.npy"
+    path.unlink()
+    make(path)
+    with pytest.raises(ValueError, match=r"rank_conv1\.npy is a (folder|pipe): expected ranks of"):
+        read(tmp_path)
+
+
+def test_a_header_of_more_than_any_memory_holds_is_read_no_further(tmp_path):
+    with (written(tmp_path) / "rank_conv1.npy").open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (10**12,)}
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(ValueError, match=r"holds shape \[1000000000000\]: expected \[3\]"):
         read(tmp_path)
 
 
@@ -233,6 +265,7 @@ def test_ranks_of_another_shape_are_named(tmp_path, shape):
         [1, 2, 3],
         ["a", "b", "c"],
         [1j] * 3,
+        [None, 1, 2],
     ],
 )
 def test_what_is_no_rank_is_named(tmp_path, values):

@@ -2,12 +2,15 @@
 
 import hashlib
 import pickle
+import re
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
 from utils.runs.checkpoint import fill_model, load_file, sha256_of, state_dict_of, weights_of
+from utils.runs.deflate import deflate
 
 
 class Classifier(nn.Module):
@@ -132,11 +135,91 @@ def test_profiler_counters_are_dropped():
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [([1], "a value of type list"), ({}, "nothing"), ({"epoch": 3}, "type int at 'epoch'")],
+    [
+        ([1], "a list of 1"),
+        ({}, "an empty object"),
+        ({"epoch": 3}, "an object with 'epoch', and 'epoch' is 3"),
+        (
+            {"net": {"w": torch.ones(1)}, "acc": 9.5},
+            "an object with 'net', 'acc', and 'net' is an object with 'w'",
+        ),
+        (torch.ones(2), "Tensor"),
+    ],
 )
 def test_what_is_no_state_dict_is_said(content, words):
     with pytest.raises(ValueError, match=rf"checkpoint file\.pt holds .*{words}"):
         state_dict_of(content, "file.pt")
+
+
+def odd_tensors():
+    """Tensors of a conv's weight's shape that are no plain ones, and what they are called."""
+    plain = torch.ones(4, 3, 3, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of layouts that are new
+        return {
+            "a sparse tensor (sparse_coo)": plain.to_sparse(),
+            "a sparse tensor (sparse_csr)": plain.to_sparse_csr(),
+            "an expanded tensor [4, 3, 3, 3] of 4 bytes": torch.ones(1).expand(4, 3, 3, 3),
+            "a tensor without values (of device meta)": plain.to("meta"),
+            "a quantized tensor (torch.qint8)": torch.quantize_per_tensor(
+                plain, 0.1, 0, torch.qint8
+            ),
+            "a nested tensor": torch.nested.nested_tensor([plain[0], plain[1]]),
+        }
+
+
+@pytest.mark.parametrize("kind", odd_tensors())
+def test_a_tensor_that_is_no_plain_one_is_named(kind):
+    state = Classifier().state_dict() | {"conv.weight": odd_tensors()[kind]}
+    with pytest.raises(ValueError, match=re.escape(f"file.pt: 'conv.weight' is {kind}: expected")):
+        state_dict_of(state, "file.pt")
+
+
+@pytest.mark.parametrize(
+    ("key", "dtype"),
+    [
+        ("conv.weight", torch.complex64),
+        ("conv.weight", torch.int64),
+        ("norm.running_var", torch.bool),
+        ("norm.num_batches_tracked", torch.float32),
+    ],
+)
+def test_numbers_of_another_kind_are_refused_and_nothing_is_filled(key, dtype):
+    model = Classifier()
+    before = weights_of(model)
+    state = weights_of(Classifier())
+    expected = f"{key!r} is of {dtype}, expected {state[key].dtype}"
+    state[key] = state[key].to(dtype)
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        fill_model(model, state, "file.pt")
+    assert_same(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_numbers_of_another_precision_are_taken(dtype):
+    model, state = Classifier(), weights_of(Classifier())
+    state["conv.weight"] = state["conv.weight"].to(dtype)
+    fill_model(model, state, "file.pt")
+    assert torch.equal(model.conv.weight, state["conv.weight"].float())
+
+
+@pytest.mark.parametrize("key", ["conv.weight", "norm.running_mean", "norm.running_var"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_and_buffers_that_are_no_numbers_are_refused(key, value):
+    state = weights_of(Classifier())
+    state[key][0] = value
+    with pytest.raises(ValueError, match=rf"holds NaN or Inf in '{key}' \(\d+ of \d+ values\)"):
+        fill_model(Classifier(), state, "file.pt")
+
+
+def test_a_small_file_of_many_zeros_does_not_grow_beyond_measure(tmp_path, monkeypatch):
+    path = saved(tmp_path, {"state_dict": {"weight": torch.zeros(4_000_000)}})
+    deflate(path)
+    monkeypatch.setattr("utils.runs.checkpoint._SMALL_BYTES", 2**20)
+    with pytest.raises(ValueError, match=r"would grow to 16\d+ bytes: expected at most \d+, more"):
+        load_file(path)
+    found = load_file(path, needed_bytes=16_000_000)
+    assert not found["state_dict"]["weight"].any()
 
 
 @pytest.mark.parametrize("bare", [True, False])
@@ -201,5 +284,5 @@ def test_weights_are_copied_without_the_storage_they_view(tmp_path):
 def test_sha256_is_that_of_the_bytes(tmp_path):
     (tmp_path / "file").write_bytes(b"ab" * 1_000_000)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(b"ab" * 1_000_000).hexdigest()
-    with pytest.raises(ValueError, match="absent cannot be read"):
+    with pytest.raises(ValueError, match="absent does not exist"):
         sha256_of(tmp_path / "absent")

@@ -204,7 +204,7 @@ def test_a_last_checkpoint_of_someone_else_is_named(tmp_path):
     folder = JobFolder(tmp_path)
     folder.last.parent.mkdir()
     torch.save({"state_dict": tiny_network().state_dict()}, folder.last)
-    with pytest.raises(ValueError, match=r"last\.pt is no checkpoint of a run"):
+    with pytest.raises(ValueError, match=r"last\.pt lacks 'optimizer': expected it beside"):
         read_progress(folder)
 
 

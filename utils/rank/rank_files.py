@@ -1,9 +1,8 @@
 """Rank files: `rank_conv/<arch>/rank_conv<i>.npy` and their `manifest.json`."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -11,10 +10,32 @@ from torch import Tensor
 
 from utils.graph.prunable import RankLayer, Site
 from utils.rank.estimation import RankStatistics
+from utils.rank.rank_layers import SITES
 from utils.runs.atomic_write import write_array, write_json
 from utils.runs.checkpoint import sha256_of
+from utils.runs.json_files import read_json
+from utils.runs.regular_file import check_regular, is_there
+from utils.runs.schema import FLAG, TEXT, Nullable, Optional, one_of, whole
 
 MANIFEST = "manifest.json"
+_SCHEMA = {  # of the fields that are read
+    "arch": Optional(TEXT),
+    "unfinished": Optional(FLAG),
+    "checkpoint": Optional(Nullable(TEXT)),
+    "checkpoint_sha256": Optional(Nullable(TEXT)),
+    "normalization": Optional(TEXT),
+    "sites": Optional(one_of(*SITES)),
+    "layers": Optional(
+        [
+            {
+                "conv": TEXT,
+                "file": TEXT,
+                "sha256": Optional(Nullable(TEXT)),
+                "map_size": Optional([whole(1)]),
+            }
+        ]
+    ),
+}
 
 
 def write_ranks(
@@ -82,62 +103,64 @@ def read_ranks(
         raise ValueError(
             f"rank folder {folder} was made for {manifest.get('arch')!r}: expected {arch!r}"
         )
-    entries = _entries_by_conv(folder, manifest)
+    entries = {entry["conv"]: entry for entry in (manifest or {}).get("layers", ())}
     return {
         x.conv: _read_file(folder, entries.get(x.conv, {"file": x.file}), x.conv, filters[x.conv])
         for x in layers
     }
 
 
-def _entries_by_conv(folder: Path, manifest: Mapping[str, Any] | None) -> dict[str, dict[str, str]]:
-    """Return {conv: {"file": ..., "sha256": ...}} as the manifest has it, nothing without one."""
-    try:
-        return {
-            entry["conv"]: {"file": Path(entry["file"]).name, "sha256": entry.get("sha256")}
-            for entry in (manifest or {})["layers"]
-        }
-    except KeyError:
-        return {}
-    except TypeError:
-        raise ValueError(
-            f"{folder / MANIFEST}: expected `layers` as this program writes them"
-        ) from None
-
-
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the folder's manifest, or None where there is none.
 
     Raises:
-        ValueError: if it is no JSON object.
+        ValueError: it is no manifest, of finished ranks or of unfinished ones.
     """
     path = folder / MANIFEST
-    if not path.exists():
-        return None
-    try:
-        manifest = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(manifest, dict):
-        raise ValueError(f"{path} holds a {type(manifest).__name__}: expected a JSON object")
-    return manifest
+    return read_json(path, _SCHEMA, "a manifest of rank files") if is_there(path) else None
 
 
-def _read_file(folder: Path, entry: Mapping[str, str], conv: str, filters: int) -> Tensor:
-    path = folder / entry["file"]
+def _read_file(folder: Path, entry: Mapping[str, Any], conv: str, filters: int) -> Tensor:
+    path = folder / Path(entry["file"]).name  # no way out of the folder
+    expected = f"ranks of {conv!r}, a .npy array"
+    if not is_there(path):
+        raise ValueError(f"rank file {path} is missing: expected {expected}")
+    size = check_regular(path, "rank file", expected)
     try:
         with path.open("rb") as file:
-            ranks = np.lib.format.read_array(file, allow_pickle=False)
-    except FileNotFoundError:
-        raise ValueError(f"rank file {path} is missing: expected ranks of {conv!r}") from None
-    except (ValueError, OSError) as error:
-        raise ValueError(f"rank file {path} cannot be read as a .npy array: {error}") from None
-    if ranks.shape != (filters,):
+            shape, dtype = _header(file)
+            if shape != (filters,):
+                raise _UnfitError(
+                    f"holds shape {list(shape)}: expected [{filters}], one value per filter of "
+                    f"{conv!r}"
+                )
+            if not np.issubdtype(dtype, np.floating):
+                raise _UnfitError("holds a value that is no rank: expected floats >= 0")
+            if size - file.tell() != filters * dtype.itemsize:
+                raise ValueError(f"{size - file.tell()} bytes behind its header")
+            ranks = np.fromfile(file, dtype, filters)
+    except _UnfitError as error:
+        raise ValueError(f"rank file {path} {error}") from None
+    except Exception as error:  # numpy evaluates the header as Python's own parser does
         raise ValueError(
-            f"rank file {path} holds shape {list(ranks.shape)}: "
-            f"expected [{filters}], one value per filter of {conv!r}"
-        )
-    if not np.issubdtype(ranks.dtype, np.floating) or not np.all(np.isfinite(ranks) & (ranks >= 0)):
+            f"rank file {path} cannot be read as a .npy array ({error}): expected {expected}"
+        ) from None
+    if not np.all(np.isfinite(ranks) & (ranks >= 0)):
         raise ValueError(f"rank file {path} holds a value that is no rank: expected floats >= 0")
     if entry.get("sha256") not in (None, sha256_of(path)):
         raise ValueError(f"rank file {path} is not the one that {MANIFEST} speaks of: it changed")
     return torch.from_numpy(ranks.astype(np.float32))
+
+
+class _UnfitError(Exception):
+    """A whole .npy file, of something else."""
+
+
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    """Return the shape and type that the file's header tells, and read no further."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    return shape, dtype

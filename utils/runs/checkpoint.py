@@ -13,31 +13,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.runs.regular_file import check_regular
+from utils.runs.schema import in_words
+
 _PROFILER_COUNTERS = ("total_ops", "total_params")  # buffers that thop leaves in a state dict
 _CLASSIFIERS = ("fc.", "linear.")  # the last layer is spelled either way in published files
+_A_FILE = "a file written by torch.save"
+_INFLATED = 8  # a file may grow so often, as one of zeros does, and so much beyond what is needed
+_SMALL_BYTES = 256 * 2**20
 
 
-def load_file(path: str | os.PathLike) -> Any:
+def load_file(path: str | os.PathLike, needed_bytes: int = 0) -> Any:
     """Return what torch.save wrote to `path`, on the CPU, without running any code from it.
 
     torch.load does not look at the checksums in the file, so they are checked here: one flipped bit
     would otherwise be a weight of another value.
 
+    Args:
+        needed_bytes: what the weights need that the file is read for, where that is known: a file
+            of deflated records may grow to several times that, or to a few hundred MiB.
+
     Raises:
-        ValueError: no such file, a folder, a damaged file, or one that holds pickled code.
+        ValueError: no such file, no regular one, a damaged file, one that would grow beyond all
+            measure, or one that holds pickled code.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"checkpoint {path} is a folder: expected a file written by torch.save")
-    if not path.exists():
-        raise ValueError(f"checkpoint {path} does not exist: expected a file written by torch.save")
+    size = check_regular(path, "checkpoint", _A_FILE)
     try:
-        _check_sums(path)
+        most = _INFLATED * max(size, needed_bytes) + _SMALL_BYTES
+        _check_records(path, most)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch remarks on old formats, which load all the same
             return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise ValueError(f"checkpoint {path} cannot be read: expected a readable file") from error
+    except _TooLargeError as error:
+        raise ValueError(f"checkpoint {path} {error}") from None
     except Exception as error:  # a damaged file can fail anywhere inside the reader
         raise ValueError(_refusal(path, error)) from error
 
@@ -52,23 +63,49 @@ def state_dict_of(content: Any, source: str | os.PathLike) -> dict[str, Tensor]:
         source: where `content` came from, for the error message.
 
     Raises:
-        ValueError: there is no state dict in `content`.
+        ValueError: there is no state dict in `content`, or a tensor that is no plain one.
     """
     state = content
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         state = content["state_dict"]
-    expected = "expected a state dict, or a dict with a 'state_dict'"
+    expected = "expected a state dict, or a dict with a 'state_dict', of tensors"
     if not isinstance(state, Mapping) or not state:
-        raise ValueError(f"checkpoint {source} holds {_in_words(state)}: {expected}")
+        raise ValueError(f"checkpoint {source} holds {in_words(state)}: {expected}")
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(
-                f"checkpoint {source} holds {_in_words(value)} at {key!r}: {expected} of tensors"
+                f"checkpoint {source} holds {in_words(state)}, and {key!r} is {in_words(value)}: "
+                f"{expected}"
             )
+        check_plain(value, f"checkpoint {source}: {key!r}")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if not key.endswith(_PROFILER_COUNTERS)}
     return _without_masks(state)
+
+
+def check_plain(tensor: Tensor, name: str) -> None:
+    """Check that a tensor of a file is a plain one: dense, on the CPU, with all its values stored.
+
+    Raises:
+        ValueError: it is not; the message begins with `name`.
+    """
+    kinds = {
+        "a tensor without values (of device meta)": tensor.is_meta,
+        "a nested tensor": tensor.is_nested,
+        f"a sparse tensor ({str(tensor.layout).removeprefix('torch.')})": (
+            tensor.layout != torch.strided
+        ),
+        f"a quantized tensor ({tensor.dtype})": tensor.is_quantized,
+    }
+    found = next((kind for kind, is_it in kinds.items() if is_it), None)
+    if found is None and type(tensor) not in (Tensor, nn.Parameter):
+        found = f"a {type(tensor).__name__}"
+    if found is None and tensor.untyped_storage().nbytes() < tensor.nbytes:
+        stored = tensor.untyped_storage().nbytes()
+        found = f"an expanded tensor {list(tensor.shape)} of {stored} bytes"
+    if found is not None:
+        raise ValueError(f"{name} is {found}: expected a plain tensor, as state_dict() has it")
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -86,26 +123,52 @@ def fill_model(model: nn.Module, state: Mapping[str, Tensor], source: str | os.P
     may be missing (then the model's own stays).
 
     Raises:
-        ValueError: one sentence with the first key that does not fit, and how many do not.
+        ValueError: one sentence with the first key that does not fit, and how many do not; or
+            with the first value that is NaN or Inf.
     """
     own = model.state_dict()
     state = _with_classifier_of(model, state)
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
-    reshaped = [key for key in state if key in own and state[key].shape != own[key].shape]
-    if missing or unexpected or reshaped:
+    known = [key for key in state if key in own]
+    reshaped = [key for key in known if state[key].shape != own[key].shape]
+    retyped = [key for key in known if not _converts(state[key], own[key])]
+    if missing or unexpected or reshaped or retyped:
         if reshaped:
             key = reshaped[0]
             first = f"{key!r} is {list(state[key].shape)}, expected {list(own[key].shape)}"
+        elif retyped:
+            key = retyped[0]
+            first = f"{key!r} is of {state[key].dtype}, expected {own[key].dtype}"
         elif missing:
             first = f"{missing[0]!r} is missing"
         else:
             first = f"{unexpected[0]!r} is not in the network"
         raise ValueError(
             f"checkpoint {source} does not fit the network: {first} (in all {len(missing)} missing,"
-            f" {len(unexpected)} unexpected, {len(reshaped)} of another shape, of {len(own)})"
+            f" {len(unexpected)} unexpected, {len(reshaped)} of another shape, {len(retyped)} of "
+            f"another kind of number, of {len(own)})"
         )
+    _check_finite({key: state[key] for key in known}, source)
     model.load_state_dict(state, strict=False)
+
+
+def _converts(tensor: Tensor, own: Tensor) -> bool:
+    """Return whether a tensor's numbers are of the kind that the model has: of another precision
+    perhaps, but no part of them would be lost."""
+    if own.dtype.is_floating_point:
+        return tensor.dtype.is_floating_point
+    return tensor.dtype == own.dtype
+
+
+def _check_finite(state: Mapping[str, Tensor], source: str | os.PathLike) -> None:
+    for key, tensor in state.items():
+        broken = int((~tensor.isfinite()).sum())
+        if broken:
+            raise ValueError(
+                f"checkpoint {source} holds NaN or Inf in {key!r} "
+                f"({broken} of {tensor.numel()} values): expected finite weights"
+            )
 
 
 def sha256_of(path: str | os.PathLike) -> str:
@@ -115,6 +178,7 @@ def sha256_of(path: str | os.PathLike) -> str:
         ValueError: the file cannot be read.
     """
     digest = hashlib.sha256()
+    check_regular(path, "file", "a file to read")
     try:
         with Path(path).open("rb") as file:
             while block := file.read(1 << 20):
@@ -124,17 +188,29 @@ def sha256_of(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def _check_sums(path: Path) -> None:
+class _TooLargeError(Exception):
+    """A file's records would grow beyond all measure."""
+
+
+def _check_records(path: Path, most_bytes: int) -> None:
     """Read the file's records against their checksums; files of before torch 1.6 have none.
 
     Raises:
         BadZipFile: one does not agree.
+        _TooLargeError: all together they would be more than `most_bytes`.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise zipfile.BadZipFile(broken)
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        grown = sum(record.file_size for record in archive.infolist())
+        if grown > most_bytes:
+            raise _TooLargeError(
+                f"would grow to {grown} bytes: expected at most {most_bytes}, more than any "
+                "network needs that it is read for"
+            )
+        broken = archive.testzip()
+    if broken is not None:
+        raise zipfile.BadZipFile(broken)
 
 
 def _without_masks(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -179,7 +255,3 @@ def _refusal(path: Path, error: Exception) -> str:
     if unpickling and name:
         return f"checkpoint {path} refused: it holds {name[1]}, not plain tensors"
     return f"checkpoint {path} is damaged: expected a whole file written by torch.save"
-
-
-def _in_words(value: Any) -> str:
-    return "nothing" if isinstance(value, Mapping) else f"a value of type {type(value).__name__}"

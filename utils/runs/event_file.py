@@ -3,23 +3,27 @@
 import contextlib
 import os
 import struct
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_BLOB_SEQUENCE, Summary
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard import summary
 
 from utils.runs import processes
 from utils.runs.atomic_write import refusals_named
+from utils.runs.regular_file import check_regular
 
 _BINS = 30  # as many as TensorBoard shows
 _LENGTH = struct.Struct("<Q")  # of a record's bytes, which a checksum of 4 bytes follows; another
-_CHECKSUM = 4  # of them stands behind the bytes
+_CHECKSUM = struct.Struct("<I")  # of them stands behind the bytes
 
 
 class EventFile:
@@ -37,7 +41,8 @@ class EventFile:
 
     def __init__(self, folder: Path):
         before = sorted(folder.glob("*.tfevents.*"))  # files are read in order of names
-        name = f"events.out.tfevents.{int(time.time()):010d}.{len(before):06d}.{os.getpid()}"
+        now = max(int(time.time()), *map(_second_of, before), 0)  # a clock may go back
+        name = f"events.out.tfevents.{now:010d}.{len(before):06d}.{os.getpid()}"
         self._path = folder / name if processes.is_first() else Path(os.devnull)
         self._file: BinaryIO | None = None
         self._drawn = {
@@ -98,13 +103,44 @@ class EventFile:
             self._file.flush()
 
 
+def _second_of(path: Path) -> int:
+    """Return the second in the name of an event file, 0 where it has none of this century."""
+    word = path.name.partition(".tfevents.")[2].partition(".")[0]
+    return int(word) if word.isascii() and word.isdecimal() and len(word) == 10 else 0
+
+
 def _events_in(path: Path) -> Iterator[Event]:
-    """Yield the events of a file, without a last one that a killed run left unfinished."""
-    content, start = path.read_bytes(), 0
-    head = _LENGTH.size + _CHECKSUM
-    while start + head <= len(content):
-        stop = start + head + _LENGTH.unpack_from(content, start)[0]
-        if stop + _CHECKSUM > len(content):
-            return
-        yield Event.FromString(content[start + head : stop])
-        start = stop + _CHECKSUM
+    """Yield the events of a file, without a last one that a killed run left unfinished.
+
+    What is damaged ends the reading, and is said: curves are to look at, and stop no run.
+    """
+    try:
+        check_regular(path, "event file", "a file of TensorBoard's")
+        with path.open("rb") as file:
+            while record := _record(file):
+                yield Event.FromString(record)
+    except (ValueError, OSError, DecodeError) as error:
+        print(f"{path} is damaged, and read no further: {error}", file=sys.stderr)
+
+
+def _record(file: BinaryIO) -> bytes:
+    """Return the next record's bytes, none at the end or where the last one is unfinished.
+
+    Raises:
+        ValueError: its checksums do not agree.
+    """
+    head = file.read(_LENGTH.size + _CHECKSUM.size)
+    if len(head) < _LENGTH.size + _CHECKSUM.size:
+        return b""
+    _check_sum(head[: _LENGTH.size], head[_LENGTH.size :])
+    (length,) = _LENGTH.unpack_from(head)
+    rest = file.read(length + _CHECKSUM.size)
+    if len(rest) < length + _CHECKSUM.size:
+        return b""
+    _check_sum(rest[:length], rest[length:])
+    return rest[:length]
+
+
+def _check_sum(content: bytes, found: bytes) -> None:
+    if _CHECKSUM.unpack(found)[0] != masked_crc32c(content):
+        raise ValueError("a checksum does not agree")

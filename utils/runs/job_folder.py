@@ -12,6 +12,9 @@ from typing import IO, Any
 
 from utils.runs import processes
 from utils.runs.atomic_write import refusals_named, remove_unfinished, write_json
+from utils.runs.json_files import read_json
+from utils.runs.regular_file import check_regular, is_there
+from utils.runs.schema import OBJECT
 from utils.runs.stop_signals import stops_leaving
 
 _ABSENT = object()
@@ -92,7 +95,7 @@ def open_job(path: str | os.PathLike, config: Mapping[str, Any]) -> Iterator[Job
     with _locked(folder), stops_leaving("the same command goes on from there"):
         for place in (folder.path, folder.last.parent):
             remove_unfinished(place)
-        if folder.config.exists():
+        if is_there(folder.config):
             _check_same_options(folder, config)
         else:
             write_json(folder.config, config)
@@ -113,7 +116,7 @@ def _locked_by_us(folder: JobFolder) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            owner = file.read().decode().strip() or "unknown"
+            owner = file.read(20).decode(errors="replace").strip() or "unknown"
             raise ValueError(
                 f"{folder.path} is in use by another run (process {owner}): "
                 "expected a folder of its own, wait for that run or give another --job_dir"
@@ -128,6 +131,8 @@ def _locked_by_us(folder: JobFolder) -> Iterator[None]:
 def _open_lock(folder: JobFolder) -> IO[bytes]:
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
+        if is_there(folder.lock):
+            check_regular(folder.lock, "file", "the lock of a run's folder")
         return folder.lock.open("a+b", buffering=0)  # not "w": another must still read whose it is
     except OSError as error:
         reason = error.strerror or error
@@ -137,10 +142,7 @@ def _open_lock(folder: JobFolder) -> IO[bytes]:
 
 
 def _check_same_options(folder: JobFolder, config: Mapping[str, Any]) -> None:
-    try:
-        before = json.loads(folder.config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{folder.config} is not JSON: expected a run's options") from error
+    before = read_json(folder.config, OBJECT, "a run's options")
     now = json.loads(json.dumps(config))  # as JSON gives it back: tuples become lists
     for name in [*now, *(name for name in before if name not in now)]:
         old, new = before.get(name, _ABSENT), now.get(name, _ABSENT)

@@ -12,9 +12,14 @@ from torch import Tensor
 from utils.runs import processes
 from utils.runs.atomic_write import refusals_named, write_text
 from utils.runs.job_folder import JobFolder
+from utils.runs.json_files import MOST_BYTES, read_json_line
+from utils.runs.regular_file import check_regular, is_there, read_text
+from utils.runs.schema import OBJECT
 
 if TYPE_CHECKING:
     from utils.runs.event_file import EventFile
+
+_EXPECTED = "the log.jsonl of a run"
 
 
 class RunLog:
@@ -30,17 +35,20 @@ class RunLog:
 
         Args:
             folder: the run's folder.
-            keep_lines: cut `log.jsonl` back to so many lines first; None keeps all whole lines.
+            keep_lines: cut `log.jsonl` back to so many lines first; None keeps all whole lines,
+                and leaves the file as it is until a line is added.
         """
         self._folder = folder
         self._events: EventFile | None = None
-        self._lines = len(_whole_lines(folder.log))
-        self.cut_back(self._lines if keep_lines is None else keep_lines)
+        self._kept = _whole_lines(folder.log)
+        self._size = _size_of(self._kept)
+        if keep_lines is not None:
+            self.cut_back(keep_lines)
 
     @property
     def lines(self) -> int:
         """How many lines `log.jsonl` has."""
-        return self._lines
+        return len(self._kept)
 
     def cut_back(self, lines: int) -> None:
         """Drop all but the first `lines` lines.
@@ -48,27 +56,34 @@ class RunLog:
         Raises:
             ValueError: there are fewer lines than that.
         """
-        kept = _whole_lines(self._folder.log)
-        if len(kept) < lines:
+        if self.lines < lines:
             raise ValueError(
-                f"{self._folder.log} has {len(kept)} lines: expected at least the {lines} written "
+                f"{self._folder.log} has {self.lines} lines: expected at least the {lines} written "
                 f"before the run stopped, bring them back or delete {self._folder.path}"
             )
-        self._lines = lines
-        text = "".join(kept[:lines])
-        if not self._folder.log.exists() or self._folder.log.stat().st_size != len(text.encode()):
-            write_text(self._folder.log, text)
+        del self._kept[lines:]
+        self._size = _size_of(self._kept)
+        self._restore()
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Append one line to `log.jsonl`."""
-        line = json.dumps(record, allow_nan=False) + "\n"
+        """Append one line to `log.jsonl`; lines of this run that are gone are written again."""
+        line = json.dumps(record, allow_nan=False) + "\n"  # ASCII alone
+        self._restore()
         path = self._folder.log
         if processes.is_first():
             with refusals_named(path), path.open("a", encoding="utf-8") as file:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
-        self._lines += 1
+        self._kept.append(line)
+        self._size += len(line)
+
+    def _restore(self) -> None:
+        """Write `log.jsonl` anew where it has another size than its lines have."""
+        path = self._folder.log
+        size = check_regular(path, "log", _EXPECTED) if is_there(path) else -1
+        if processes.from_first(lambda: size) != self._size:
+            write_text(path, "".join(self._kept))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Add one point at `step` to each of the named curves."""
@@ -124,28 +139,28 @@ def open_events(folder: Path) -> "EventFile":
     return EventFile(folder)
 
 
-def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
+def read_log(path: str | os.PathLike, schema: Any = OBJECT) -> list[dict[str, Any]]:
     """Return the records of a `log.jsonl`, without a last line that a killed run left unfinished.
 
     Raises:
-        ValueError: there is no such file, or a line is not JSON.
+        ValueError: there is no such file, or a line is not JSON, or does not fit the schema.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"log {path} does not exist: expected the log.jsonl of a run")
-    records = []
-    for number, line in enumerate(_whole_lines(Path(path)), start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"log {path}, line {number} is not JSON: {line.strip()!r}") from error
-    return records
+    check_regular(path, "log", _EXPECTED)
+    return [
+        read_json_line(line, schema, f"log {path}, line {number}", "a record")
+        for number, line in enumerate(_whole_lines(Path(path)), start=1)
+    ]
 
 
 def _whole_lines(path: Path) -> list[str]:
-    if not path.exists():
+    if not is_there(path):
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]
+    text = read_text(path, "log", _EXPECTED, most_bytes=MOST_BYTES)
+    return [f"{line}\n" for line in text.split("\n")[:-1]]
+
+
+def _size_of(lines: list[str]) -> int:
+    return sum(len(line.encode()) for line in lines)
 
 
 def _cell(value: Any) -> bool | int | float | str:

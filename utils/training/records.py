@@ -4,6 +4,39 @@ from collections.abc import Mapping
 from typing import Any
 
 from utils.metrics.accuracy import Accuracy
+from utils.runs.schema import NUMBER, TEXT, Kind, number, whole
+
+_COLUMNS = ("correct", "images", "loss", "top1_percent")
+
+
+def _adds_up(record: Mapping[str, Any]) -> bool:
+    names = {
+        key.removesuffix(f"_{column}")
+        for key in record
+        for column in _COLUMNS
+        if key.endswith(f"_{column}") and not key.startswith("train_")
+    }
+    numbers = all(NUMBER.fits(value) for key, value in record.items() if key != "stage")
+    whole_rows = all(f"{name}_{column}" in record for name in names for column in _COLUMNS)
+    if not (numbers and whole_rows):
+        return False
+    return all(
+        0 <= record[f"{name}_correct"] <= record[f"{name}_images"] >= 1
+        and record[f"{name}_loss"] >= 0
+        for name in names
+    )
+
+
+RECORD = (  # the schema of an epoch_record with its stage, epoch and learning rate
+    {
+        "stage": TEXT,
+        "epoch": whole(0),
+        "lr": number(0),
+        "train_loss": NUMBER,
+        "train_top1_percent": number(0),
+    },
+    Kind("whole rows of finite numbers, with no more right answers than images", _adds_up),
+)
 
 
 def epoch_record(trained: Accuracy, measured: Mapping[str, Accuracy]) -> dict[str, int | float]:

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from utils.runs.atomic_write import write_tensors
-from utils.runs.checkpoint import fill_model, load_file, weights_of
+from utils.runs.checkpoint import fill_model, state_dict_of, weights_of
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import RunLog
+from utils.training.last_checkpoint import load_last, load_optimizer
 from utils.training.random_numbers import random_state, set_random_state
 from utils.training.records import accuracies_in, curves_of
 from utils.training.steps import TrainingStep
@@ -34,10 +35,8 @@ def read_progress(checkpoints: JobFolder) -> Progress | None:
     Raises:
         ValueError: last.pt cannot be loaded, or is no checkpoint of a run.
     """
-    if not checkpoints.last.exists():
-        return None
-    saved = _load_last(checkpoints)
-    return Progress(saved["stage"], saved["epoch"], tuple(saved["finished"]))
+    saved = load_last(checkpoints)
+    return saved and Progress(saved["stage"], saved["epoch"], tuple(saved["finished"]))
 
 
 @dataclass
@@ -66,7 +65,7 @@ class Stage:
 
     def resume(self) -> None:
         """Take up the state that the last checkpoint of this stage holds, if there is one."""
-        saved = _load_last(self.checkpoints) if self.checkpoints.last.exists() else None
+        saved = load_last(self.checkpoints)
         self.seconds = saved["seconds"] if saved else 0.0
         self._begun -= self.seconds
         if saved is not None and saved["stage"] == self.name:
@@ -79,16 +78,27 @@ class Stage:
                 f"{saved['stage']!r}: expected to go on from there"
             )
         if self.log is not None:
-            self.log.cut_back(saved["log_lines"] if saved else 0)
+            self._cut_log_back(saved["log_lines"] if saved else None)
             if self.records:
                 self._draw()
+
+    def _cut_log_back(self, lines: int | None) -> None:
+        """Cut the log back to the lines of last.pt, None without one: then one may stand there."""
+        if lines is None and self.log.lines > 1:
+            raise ValueError(
+                f"{self.checkpoints.last} is missing, and {self.checkpoints.log} has "
+                f"{self.log.lines} lines: expected both of a run that was stopped, bring it back "
+                f"or delete {self.checkpoints.path} to start again"
+            )
+        self.log.cut_back(lines or 0)
 
     def begin_epoch(self) -> int:
         """Return how many of the next epoch's steps are made, and take up what they left."""
         self.tally = Tally()
         if self._under_way is not None:
             self.tally = Tally(**self._under_way["tally"])
-            set_random_state(self.model, self._under_way["random"])
+            with self._unfit_named():
+                set_random_state(self.model, self._under_way["random"])
             self._under_way = None
         return len(self.tally)
 
@@ -138,13 +148,29 @@ class Stage:
         self.log.scalars(curves | (more or {}), self.step_offset + len(self.records) - 1)
 
     def _take_up(self, saved: dict[str, Any]) -> None:
-        fill_model(self.model, saved["state_dict"], self.checkpoints.last)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.step.load_state_dict(saved["step"])
+        last, key = self.checkpoints.last, f"{self.select_on}_correct"
+        with self._unfit_named():
+            if self.select_on != "last" and any(key not in record for record in saved["records"]):
+                raise ValueError(f"a record lacks {key!r}, which selects the best")
+            fill_model(self.model, state_dict_of(saved, last), last)
+            load_optimizer(self.optimizer, saved["optimizer"])
+            self.step.load_state_dict(saved["step"])
         self.finished, self.records = saved["finished"], saved["records"]
         self.best_epoch, self._under_way = saved["best_epoch"], saved["under_way"]
         if self.best_epoch == saved["epoch"] and self._under_way is None:
             self._write_best()
+
+    @contextlib.contextmanager
+    def _unfit_named(self) -> Iterator[None]:
+        """Turn what anyone has against the content of last.pt into a ValueError that names it."""
+        try:
+            yield
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{self.checkpoints.last} does not fit the run ({reason}): expected what the run "
+                "saved when it was stopped"
+            ) from error
 
     def _improves(self) -> bool:
         if self.select_on == "last":
@@ -172,10 +198,3 @@ class Stage:
         content |= {"epoch": self.best_epoch}
         content |= {"accuracy": {name: asdict(value) for name, value in accuracies.items()}}
         write_tensors(self.checkpoints.best, content)
-
-
-def _load_last(checkpoints: JobFolder) -> dict[str, Any]:
-    saved = load_file(checkpoints.last)
-    if not isinstance(saved, dict) or "under_way" not in saved:
-        raise ValueError(f"{checkpoints.last} is no checkpoint of a run: expected one of fit's")
-    return saved
