@@ -150,7 +150,7 @@ def test_the_manifest_says_which_file_is_whose(tmp_path):
         ({"layers": None}, "'layers' is null, expected a list"),
         ({"layers": 3}, "'layers' is 3, expected a list"),
         ({"layers": [3]}, r"'layers\[0\]' is 3, expected an object"),
-        ({"layers": [{"conv": "conv1"}]}, r"lacks 'file' in 'layers\[0\]'"),
+        ({"layers": [{"file": "a"}]}, r"lacks 'conv' in 'layers\[0\]'"),
         (
             {"layers": [{"conv": "conv1", "file": "a", "map_size": [8, 0]}]},
             r"'layers\[0\]\.map_size\[1\]' is 0, expected a whole number, at least 1",

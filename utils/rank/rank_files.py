@@ -29,7 +29,7 @@ _SCHEMA = {  # of the fields that are read
         [
             {
                 "conv": TEXT,
-                "file": TEXT,
+                "file": Optional(TEXT),
                 "sha256": Optional(Nullable(TEXT)),
                 "map_size": Optional([whole(1)]),
             }
@@ -105,7 +105,9 @@ def read_ranks(
         )
     entries = {entry["conv"]: entry for entry in (manifest or {}).get("layers", ())}
     return {
-        x.conv: _read_file(folder, entries.get(x.conv, {"file": x.file}), x.conv, filters[x.conv])
+        x.conv: _read_file(
+            folder, {"file": x.file} | entries.get(x.conv, {}), x.conv, filters[x.conv]
+        )
         for x in layers
     }
 

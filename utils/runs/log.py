@@ -44,6 +44,8 @@ class RunLog:
         self._size = _size_of(self._kept)
         if keep_lines is not None:
             self.cut_back(keep_lines)
+        elif not self._kept and not is_there(folder.log):
+            self._restore()
 
     @property
     def lines(self) -> int:
