@@ -91,7 +91,7 @@ class IterativePruning:
                 plan = self._plan(step, model, plan.masks())
             trained, masks = self._pruned(model, plan)
             if ahead:
-                rows.append(self._row(step, plan, trained))
+                rows.append(self._row(step, plan, model))
                 write_tensors(job.steps, rows)
             result = self.tuning.step(trained, masks, step, steps)
             rows[step - 1] |= _outcome(result)
