@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.several_processes import side_by_side, values_of
 from utils.runs import processes
@@ -72,6 +73,25 @@ def test_batches_are_shared_out_whole_or_in_parts(monkeypatch, count):
         images = [list(range(own[number].start, own[number].stop)) for own in parts]
         assert sum(images, []) == list(range(batch.start, batch.stop))
         assert max(map(len, images)) == math.ceil((batch.stop - batch.start) / count)
+
+
+def how_many_joined() -> int:
+    """How many processes had joined, the second one slowly, when this one goes on."""
+    join = dist.init_process_group
+
+    def slowly(*args, rank: int, **kwargs) -> None:
+        join(*args, rank=rank, **kwargs)
+        time.sleep(0.3 * rank)
+        Path(f"joined{rank}").touch()
+
+    dist.init_process_group = slowly
+    with processes.joined():
+        return len(list(Path().glob("joined*")))
+
+
+def test_nobody_goes_on_and_perhaps_fails_before_all_have_joined(tmp_path):
+    outcomes = side_by_side(2, tmp_path, how_many_joined)
+    assert [outcome.value for outcome in outcomes] == [2, 2]
 
 
 def write_and_read() -> list[str]:

@@ -68,6 +68,7 @@ def joined() -> Iterator[None]:
         world_size=count,
         timeout=_LONGEST_WAIT,
     )
+    _wait_for_all(store, count)  # one that failed and left would take the last to join along
     try:
         with contextlib.ExitStack() as muted:
             if index > 0:
@@ -217,6 +218,13 @@ def _reduced(number: int, operation: str) -> int:
 
 def _joined() -> bool:
     return dist.is_available() and dist.is_initialized()
+
+
+def _wait_for_all(store: dist.Store, count: int) -> None:
+    """Wait until `count` processes have come here."""
+    if store.add("here", 1) == count:
+        store.set("all are here", "")
+    store.wait(["all are here"], _LONGEST_WAIT)
 
 
 def _is_to_say_why(store: dist.Store, index: int) -> bool:
