@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+LONGEST_SECONDS = 300  # that a process takes
 _TIMED = dict.fromkeys(("dense", "pruned"), {"median_ms": 1.0, "batch_size": 1})
 QUICK = {  # in utils.commands.prune: neither times networks nor draws, most of a tiny run's time
     "latencies": lambda *_: dict.fromkeys(("one_image", "batch"), _TIMED),
@@ -34,7 +35,7 @@ def start(words: list[str], cwd: Path, launcher: Sequence[str] = ()) -> subproce
 
 def json_of(process: subprocess.Popen) -> dict[str, Any]:
     """Wait for the process; return the one JSON object that is all of its standard output."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=LONGEST_SECONDS)
     assert process.returncode == 0, err
     assert out.count("\n") == 1, out
     return json.loads(out)

@@ -18,6 +18,7 @@ import torch.utils.tensorboard  # noqa: F401
 
 import main
 import utils.runs.event_file  # noqa: F401
+from tests.command_lines import LONGEST_SECONDS
 from utils.runs.log import RunLog
 from utils.training.steps import TrainingStep
 
@@ -38,7 +39,7 @@ def fork(words: list[str], folder: Path, prepare: Callable[..., None], *args) ->
 def fork_frozen(words: list[str], folder: Path) -> ForkServerProcess:
     """Start `main.py words`; return it frozen, when it has written a line to its log."""
     process = fork(words, folder, _freeze_after_a_line)
-    while process.is_alive() and not (folder / "frozen").exists():
+    while process.is_alive() and not (folder / "frozen").exists():  # and it ends in its time
         time.sleep(0.005)
     assert process.is_alive(), (folder / "err").read_text()
     return process
@@ -50,7 +51,7 @@ def signal_in_step(number: int, wanted: int) -> None:
 
     def call(*args):
         if next(steps) == wanted:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         return whole_step(*args)
 
     whole_step, TrainingStep.__call__ = TrainingStep.__call__, call
@@ -67,6 +68,7 @@ def _freeze_after_a_line() -> None:
 
 def _run(words: list[str], folder: Path, prepare: Callable[..., None], *args) -> None:
     os.setpgrp()  # its workers are those of its group
+    signal.alarm(LONGEST_SECONDS)  # who waits for one that hangs goes on
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
     with Path("err").open("w") as errors:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from unittest import mock
 import torch
 from torch.distributed import TCPStore
 
+from tests.command_lines import LONGEST_SECONDS
 from utils.runs import processes
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +78,7 @@ def _call(
     function: Callable[..., Any],
     args: tuple,
 ) -> None:
+    signal.alarm(LONGEST_SECONDS)
     os.environ.update({name: str(value) for name, value in where.items()})
     os.chdir(folder)
     with Path(f"err{where['RANK']}").open("w") as errors:

@@ -1,7 +1,6 @@
 """A run that was stopped, by whatever, and is started again ends as one that never stopped."""
 
 import importlib.util
-import os
 import re
 import resource
 import signal
@@ -105,7 +104,7 @@ def test_a_signal_is_answered_behind_the_step(call, words, whole, tmp_path, numb
 
 def test_a_stop_before_the_training_says_how_to_go_on(call, words, monkeypatch):
     def stop(*_):
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("utils.commands.prune.check_removed", stop)
     outcome = call("main.py", *words)
@@ -116,7 +115,7 @@ def test_a_stop_before_the_training_says_how_to_go_on(call, words, monkeypatch):
 
 def test_ranking_and_evaluating_stop_at_once_and_have_written_nothing(call, job, monkeypatch):
     def stop(*_, **__):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("utils.commands.ranks.estimate_ranks", stop)
     monkeypatch.setattr("utils.commands.evaluate.physical_cost", stop)
@@ -131,10 +130,10 @@ def test_ranking_and_evaluating_stop_at_once_and_have_written_nothing(call, job,
 
 def test_a_full_disk_is_one_sentence_and_costs_nothing(call, words, whole, disk_takes):
     """Each call finds the disk full at a write a little later than the call before."""
-    refused, calls = set(), 0
-    while True:
-        disk_takes(calls)
-        outcome, calls = call("main.py", *words), calls + 1
+    refused = set()
+    for files in range(50):
+        disk_takes(files)
+        outcome = call("main.py", *words)
         if outcome.code == 0:
             break
         sentence = outcome.err.splitlines()[-1]

@@ -23,7 +23,7 @@ def signals_that_are_heard():
 
 
 def send(number: int) -> None:
-    os.kill(os.getpid(), number)
+    signal.raise_signal(number)
 
 
 @pytest.mark.parametrize("number", BOTH)
