@@ -1,6 +1,5 @@
-"""The README's own lines: the Python runs, the commands are spelled right."""
+"""The pages: their Python runs, their commands are spelled right, their links lead somewhere."""
 
-import re
 import shlex
 from pathlib import Path
 
@@ -12,22 +11,24 @@ from torch import nn
 import main
 from models.registry import build_model
 from tests.networks import random_masks
+from tests.pages import TEXTS, anchors, command_lines, links, prose, python_code, target
 from utils.options.rank_options import RankConfig
+from utils.paper.pages import ROOT
 from utils.pruning import criteria
 from utils.removal.network_file import Network, write_network
 from utils.removal.surgery import remove_filters
 from utils.runs.options import parse
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-LINES = re.findall(r"^ {4}.*python ((?:main|rank_generation)\.py\b.*)$", README, flags=re.MULTILINE)
-COMMANDS = [line.split("#")[0] for line in LINES]
+ROOMS = ("models", "rank_conv", "tests")
+ROOMS += tuple(f"utils/{room}" for room in ("graph", "pruning", "removal", "rank", "training"))
+ROOMS += tuple(f"utils/{room}" for room in ("metrics", "data", "commands", "paper"))
 
 
 @pytest.fixture
 def demo_result(tmp_path, monkeypatch):
-    """Work in a folder that holds a pruned file where the demo writes one."""
+    """Work in a folder that holds the rank files and a pruned file where the demo writes one."""
     monkeypatch.chdir(tmp_path)
+    Path("rank_conv").symlink_to(ROOT / "rank_conv")
     dense = Network(build_model("resnet_8"), "resnet_8", 10)
     masks = random_masks({"layer1.0.conv1": 16}, 0.5, seed=0)
     removed = remove_filters(dense.model, dense.trace(), masks)
@@ -36,13 +37,13 @@ def demo_result(tmp_path, monkeypatch):
 
 
 def export_demo_result():
-    """Export the demo's network as the README says, and put a photo beside it."""
+    """Export the demo's network as the page says, and put a photo beside it."""
     words = "export --resume result/demo/pruned/pruned.pt --dataset shapes --with_normalization"
     assert main.main([*words.split(), "--format", "pt2", "--eval_batch_size", "1"]) == 0
     Image.new("RGB", (40, 30)).save("photo.png")
 
 
-@pytest.mark.parametrize("code", PYTHON)
+@pytest.mark.parametrize("code", python_code())
 def test_python_lines_run(code, demo_result, monkeypatch):
     monkeypatch.setattr(criteria, "WEIGHT_CRITERIA", dict(criteria.WEIGHT_CRITERIA))
     if "torch.export.load" in code:
@@ -58,11 +59,13 @@ def test_python_lines_run(code, demo_result, monkeypatch):
         assert criteria.weight_scores("largest", weights)["conv"].tolist() == [3.0, 2.0]
     elif "logits" in names:
         assert names["logits"].shape == (1, 10)
+    elif "ranks" in names:
+        assert names["ranks"].shape == (16,)
     else:
         assert isinstance(names["model"], nn.Module)
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", command_lines())
 def test_commands_are_spelled_right(line):
     door, *words = shlex.split(line)
     if door == "rank_generation.py":
@@ -74,5 +77,41 @@ def test_commands_are_spelled_right(line):
 
 
 def test_there_are_lines_to_run():
-    assert len(PYTHON) == 4
-    assert len(COMMANDS) >= 6
+    assert len(python_code()) >= 5
+    assert len(command_lines()) >= 30
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    for link in links(TEXTS[page]):
+        path, anchor = target(page, link)
+        assert path.exists(), link
+        if anchor:
+            assert anchor in anchors(path.read_text(encoding="utf-8")), link
+
+
+def test_every_room_has_a_page_that_the_first_one_leads_to():
+    reached = {target("README.md", link)[0] for link in links(TEXTS["README.md"])}
+    expected = {ROOT / room / "README.md" for room in ROOMS}
+    assert expected <= reached
+    assert {ROOT / page for page in TEXTS} == expected | {ROOT / "README.md"}
+
+
+def test_the_first_page_is_short():
+    lines = TEXTS["README.md"].splitlines()
+    assert len(lines) <= 250
+    assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_lines_are_short(page):
+    assert [line for line in prose(TEXTS[page]) if len(line) > 120] == []
+
+
+def test_no_page_needs_a_folder_beside_the_repository():
+    assert [page for page, text in TEXTS.items() if "../shared" in text] == []
+
+
+def test_no_page_repeats_another():
+    lines = [line for text in TEXTS.values() for line in prose(text) if len(line) > 60]
+    assert [line for line in set(lines) if lines.count(line) > 1] == []

@@ -1,13 +1,11 @@
-"""The README's table of torchvision networks is what was measured, and that is sound."""
+"""The pages' table of torchvision networks is what was measured, and that is sound."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from utils.benchmarks.networks_table import MEASURED, NETWORKS, build, main, measure, updated
-
-README = Path(__file__).parents[2] / "README.md"
+from utils.benchmarks.networks_table import MEASURED, NETWORKS, build, main, measure, networks_table
+from utils.paper.pages import read_block
 
 
 @pytest.fixture(scope="module")
@@ -15,9 +13,8 @@ def measured():
     return json.loads(MEASURED.read_text())
 
 
-def test_the_readme_holds_the_table_of_the_measurements(measured):
-    text = README.read_text()
-    assert updated(text, measured) == text
+def test_the_page_holds_the_table_of_the_measurements(measured):
+    assert read_block("networks") == networks_table(measured)
 
 
 def test_every_network_is_measured_both_ways(measured):
@@ -56,8 +53,6 @@ def test_main_prints_the_table_of_what_it_is_asked_for(monkeypatch, capsys):
 def test_bad_input_is_one_sentence(capsys):
     with pytest.raises(ValueError, match="unknown network 'alexnet': expected one of resnet18,"):
         build("alexnet")
-    with pytest.raises(ValueError, match="README.md lacks a marker: expected <!-- networks: begin"):
-        updated("# nothing here", json.loads(MEASURED.read_text()))
     for words, message in [
         (["alexnet"], "unknown network 'alexnet': expected one of"),
         (["--write", "resnet18"], "--write measures all networks: expected no names"),

@@ -1,13 +1,14 @@
 """The benchmark of ranking: all ways on the same maps, none finds another rank."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from utils.benchmarks import rank_benchmark
-from utils.benchmarks.rank_benchmark import MEASURED, MILLION, main, updated
+from utils.benchmarks.rank_benchmark import MEASURED, MILLION, kept_text, main
 from utils.benchmarks.rank_timing import LOOP, REFERENCE
+from utils.paper import pages
+from utils.paper.pages import read_block
 
 SHAPES = ["--arch", "resnet_8", "--untrained", "--dataset", "shapes"]
 QUICK = ["--num_images", "3", "--batch_size", "2", "--repeats", "2", "--loop_images", "1"]
@@ -47,9 +48,8 @@ def test_bad_input_is_one_sentence(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_the_readme_holds_the_tables_of_the_kept_results():
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    assert updated(text, json.loads(MEASURED.read_text()).values()) == text
+def test_the_page_holds_the_tables_of_the_kept_results():
+    assert read_block("rank_benchmark") == kept_text(json.loads(MEASURED.read_text()).values())
 
 
 def test_a_million_maps_were_ranked_and_none_found_another_rank():
@@ -63,7 +63,7 @@ def test_a_million_maps_were_ranked_and_none_found_another_rank():
 def test_a_result_is_kept_and_shown(tmp_path, monkeypatch, capsys):
     readme = tmp_path / "README.md"
     readme.write_text("<!-- rank_benchmark: begin -->\n<!-- rank_benchmark: end -->\n")
-    monkeypatch.setattr(rank_benchmark, "README", readme)
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
     monkeypatch.setattr(rank_benchmark, "MEASURED", tmp_path / "kept.json")
     words = ["--num_images", "1", "--repeats", "1", "--loop_images", "0", "--write"]
     assert main([*SHAPES, *words]) == 0

@@ -25,13 +25,15 @@ from utils.benchmarks.training_benchmark import (
     BenchmarkConfig,
     main,
     plan_network,
-    updated,
+    stored_text,
 )
 from utils.benchmarks.training_contest import Contestant, speeds
 from utils.data.augmentation import crop_and_flip
 from utils.data.gpu_loader import normalize
 from utils.data.load import DATASETS
 from utils.data.synthetic import make_shapes
+from utils.paper import pages
+from utils.paper.pages import read_block
 from utils.removal.masks import ChannelMasks
 from utils.training.loop import train_epoch
 from utils.training.steps import TrainingStep, make_optimizer
@@ -123,9 +125,8 @@ def test_speeds_leave_the_first_batch_out_and_let_each_begin_in_turn():
         assert max(rounds) <= 3 * 4 / 0.03  # three pauses of ten milliseconds are
 
 
-def test_the_readme_holds_the_tables_of_the_measurements():
-    text = (ROOT / "README.md").read_text()
-    assert updated(text, json.loads(MEASURED.read_text())) == text
+def test_the_page_holds_the_tables_of_the_measurements():
+    assert read_block("training_benchmark") == stored_text(json.loads(MEASURED.read_text()))
 
 
 def test_every_network_is_measured_in_every_form():
@@ -173,8 +174,9 @@ def test_writing_keeps_what_other_devices_had(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(DATASETS, "shapes", lambda *options: few)
     monkeypatch.setattr(training_benchmark, "NETWORKS", {"resnet_20": NETWORKS["resnet_20"]})
     monkeypatch.setattr(training_benchmark, "MEASURED", tmp_path / "measured.json")
-    monkeypatch.setattr(training_benchmark, "README", tmp_path / "README.md")
-    (tmp_path / "README.md").write_text((ROOT / "README.md").read_text())
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    marked = "<!-- training_benchmark: begin -->\n<!-- training_benchmark: end -->\n"
+    (tmp_path / "README.md").write_text(marked)
     on_gpu = next(iter(json.loads(MEASURED.read_text()).values()))
     (tmp_path / "measured.json").write_text(json.dumps({"cuda": on_gpu}))
     words = ["--dataset", "shapes", "--device", "cpu", "--networks", "resnet_20"]
@@ -183,9 +185,8 @@ def test_writing_keeps_what_other_devices_had(monkeypatch, tmp_path, capsys):
     stored = json.loads((tmp_path / "measured.json").read_text())
     assert list(stored) == ["cpu", "cuda"]
     assert stored["cuda"] == on_gpu and stored["cpu"]["train_images"] == 20
-    text = (tmp_path / "README.md").read_text()
-    assert text == updated(text, stored)
-    assert capsys.readouterr().out.strip() in text
+    assert read_block("training_benchmark") == stored_text(stored)
+    assert capsys.readouterr().out.strip() in stored_text(stored)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 from tests.reference import REFERENCE, needs_reference, reference
 from utils.commands.compare import CompareConfig, compare_command
 from utils.paper.compare import EXACT, NEEDS_RANKS, NO_RATES
+from utils.paper.pages import read_block
 from utils.paper.tables import published_rows
-from utils.reports.compare_table import compare_text, updated
+from utils.reports.compare_table import compare_text
 
-README = Path(__file__).parents[2] / "README.md"
 RANKS = REFERENCE / "hrank_rank_conv"
 MEASURED = Path(__file__).parents[2] / "utils/paper/measured/resnet_56/lossless_50/summary.json"
 
@@ -72,9 +72,8 @@ def test_the_text_has_a_line_for_every_row_and_a_note_for_every_number(found):
 
 
 @needs_reference
-def test_the_readme_holds_the_tables(found):
-    text = README.read_text()
-    assert updated(text, found) == text
+def test_the_page_holds_the_tables(found):
+    assert read_block("compare") == compare_text(found)
 
 
 def test_without_ranks_what_hrank_leaves_is_not_known(tmp_path):
@@ -131,8 +130,3 @@ def test_a_network_of_no_table_is_one_sentence(call):
     outcome = call("main.py", "compare", "--arch", "resnet_20")
     assert outcome.code == 2
     assert "nothing was published for arch 'resnet_20': expected one of vgg_16_bn," in outcome.err
-
-
-def test_a_readme_without_markers_is_refused(found):
-    with pytest.raises(ValueError, match=r"README.md lacks a marker: expected <!-- compare: begin"):
-        updated("# nothing here", found)

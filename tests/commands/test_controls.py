@@ -16,11 +16,11 @@ import utils.planning.finetune
 from tests.command_lines import QUICK, files_in
 from utils.metrics.accuracy import Accuracy
 from utils.options.controls_options import EXPERIMENTS, ControlsConfig
-from utils.paper.readme_block import README
+from utils.paper.pages import read_block
 from utils.pruning.criteria import CRITERIA
 from utils.reports.controls_figures import curves, draw_controls
 from utils.reports.controls_summary import controls_summary, csv_rows, excludes_zero
-from utils.reports.controls_table import controls_markdown, stored_summaries, updated
+from utils.reports.controls_table import controls_markdown, stored_summaries, stored_text
 
 GRID = ["--criteria", "rank,random", "--rates", "0.5", "--epochs", "1", "--num_images", "20"]
 GRID += ["--train_batch_size", "16", "--lr", "0.05", "--job_dir", "grid"]
@@ -290,10 +290,9 @@ def test_tables_and_experiments_do_not_share_their_options(call):
         assert outcome.code == 2 and "unrecognized arguments" in outcome.err
 
 
-def test_the_readme_holds_the_findings_that_are_stored():
+def test_the_page_holds_the_findings_that_are_stored():
     summaries = stored_summaries()
     if not summaries:
         pytest.skip("no experiment is stored yet")
-    readme = README.read_text()
-    assert updated(readme, summaries) == readme
+    assert read_block("controls") == stored_text()
     assert all(controls_summary(s["cells"], s["control"]).items() <= s.items() for s in summaries)

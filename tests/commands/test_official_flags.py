@@ -1,4 +1,4 @@
-"""Every flag of the official scripts is known here, and the README says what became of it."""
+"""Every flag of the official scripts is known here, and a page says what became of it."""
 
 import argparse
 import re
@@ -50,8 +50,8 @@ def test_every_official_flag_is_understood():
 
 
 @needs_reference
-def test_the_readme_has_every_official_flag_and_no_other():
-    section = (ROOT / "README.md").read_text().partition("## Official flags\n")[2]
+def test_the_page_has_every_official_flag_and_no_other():
+    section = (ROOT / "utils/commands/README.md").read_text().partition("## Official flags\n")[2]
     section = section.partition("\n## ")[0]
     cells = re.findall(r"^\| (`--.*?) +\|", section, re.MULTILINE)
     listed = re.findall(r"`(--\w+)`", " ".join(cells))

@@ -14,11 +14,12 @@ from PIL import Image
 
 from tests.command_lines import files_in, json_of, start
 from utils.commands.rank_report import report_rates
-from utils.paper.readme_block import README
+from utils.paper import pages
+from utils.paper.pages import read_block
 from utils.planning.rank_choices import RankedImages, study_ranks
 from utils.rank.rank_study import mean_ranks
 from utils.reports import rank_findings
-from utils.reports.rank_findings import STORED, updated
+from utils.reports.rank_findings import STORED
 
 RATES = "[0.25]+[0.5]*5+[0.]"
 REPORT = ("--num_images", "20", "--report", "--report_images", "10,40", "--compress_rate", RATES)
@@ -191,16 +192,16 @@ def test_bad_input_is_one_sentence_and_writes_nothing(call, job, tmp_path, words
     assert files_in(tmp_path) == before
 
 
-def test_the_readme_holds_the_findings_that_are_stored():
-    readme, summaries = README.read_text(), json.loads(STORED.read_text())
-    assert updated(readme, summaries) == readme
+def test_the_page_holds_the_findings_that_are_stored():
+    summaries = json.loads(STORED.read_text())
+    assert read_block("ranks") == rank_findings.stored_text()
     assert [summary["sites"] for summary in summaries] == ["official", "conv"]
 
 
 def test_findings_are_stored_without_their_layers(reported, tmp_path, monkeypatch):
     readme, stored = tmp_path / "README.md", tmp_path / "stored.json"
     readme.write_text("before\n<!-- ranks: begin -->\nold\n<!-- ranks: end -->\nafter\n")
-    monkeypatch.setattr(rank_findings, "README", readme)
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
     monkeypatch.setattr(rank_findings, "STORED", stored)
     path = reported[1] / "report" / "summary.json"
     rank_findings.main([str(path)])

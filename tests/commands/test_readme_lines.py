@@ -1,4 +1,4 @@
-"""The README's command lines, run: on a tiny network and tiny images, an epoch each."""
+"""The command lines of all pages, run: on a tiny network and tiny images, an epoch each."""
 
 import re
 import shlex
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import main
-from tests.test_readme import COMMANDS
+from tests.pages import command_lines
 
 PRUNED = "pruned.pt"
 OWN = {"--arch", "--dataset", "--data_dir", "--normalization"}  # flags of the job's own words
@@ -21,18 +21,21 @@ TINY = {  # values for the flags of a line
     "--steps": "2",
     "--jobs": "1",  # processes of their own are slow to start, and tested elsewhere
 }
-ADDED = {  # words for a line that has the first one
-    "--experiment": ("--seeds", "0", "--criteria", "rank,random", "--num_images", "8"),
-    "--rerank": ("--num_images", "8"),
-    "--report": ("--report_images", "4,8", "--compress_rate", "[0.3]*7"),
-    "rank_generation.py": ("--num_images", "8"),
-    "prune": ("--train_batch_size", "16"),
+ADDED = {  # flags for a line that has the first word, where the line does not have them
+    "controls": {"--criteria": "rank,random", "--seeds": "0", "--num_images": "8"},
+    "sorting": {"--rates": "0.5", "--seeds": "0", "--epochs": "1"},
+    "--rerank": {"--num_images": "8"},
+    "--report": {"--report_images": "4,8", "--compress_rate": "[0.3]*7"},
+    "rank_generation.py": {"--num_images": "8"},
+    "scan": {"--num_images": "4", "--rates": "0.5"},
+    "train": {"--epochs": "1", "--train_batch_size": "16"},
+    "prune": {"--epochs": "1", "--train_batch_size": "16"},
 }
 ELSEWHERE = {"demo", "--rank_conv FOLDER", "--figures", "hrankplus"}  # in tests of their own
 
 
 def tiny(line: str, job, pruned: Path, scan: Path) -> list[str]:
-    """Return the words of a README line for the tiny network, the door first."""
+    """Return the words of a line of the pages for the tiny network, the door first."""
     door, *words = shlex.split(line)
     if door == "main.py" and words[0].startswith("-"):
         words.insert(0, "prune")
@@ -48,20 +51,19 @@ def tiny(line: str, job, pruned: Path, scan: Path) -> list[str]:
             given += [word, "0" if next(rest) == "0" else TINY[word]]
         else:
             given.append(word)
-    if not {"--resume", "--untrained"} & set(given):
+    if given[1:2] != ["train"] and not {"--resume", "--untrained"} & set(given):
         given += ["--resume", str(job.checkpoint)]
     others = {"--criterion", "--granularity", "--remove_zeros"} & set(given)
-    if given[1] == "prune" and (not others or "rank" in given):
+    if given[1:2] == ["prune"] and (not others or "rank" in given):
         given += ["--rank_conv", str(job.ranks)]
-    if given[1] == "prune" and "--epochs" not in given:
-        given += ["--epochs", "1"]
-    given += [more for word, words in ADDED.items() if word in given for more in words]
+    for flags in (flags for word, flags in ADDED.items() if word in given):
+        given += [part for flag in flags.items() if flag[0] not in given for part in flag]
     return [*given, *(word for word in job.data if word != "--json")]
 
 
 @pytest.fixture(scope="module")
 def made(job, tmp_path_factory) -> tuple[Path, Path]:
-    """A pruned file and a scan, made as the README says, for the lines that name one."""
+    """A pruned file and a scan, made as the pages say, for the lines that name one."""
     folder = tmp_path_factory.mktemp("made")
     network = [word for word in job.network if word != "--json"] + ["--criterion", "l1", "--json"]
     pruned = ["--ratio", "0.5", "--epochs", "0", "--job_dir", str(folder / "pruned")]
@@ -71,8 +73,13 @@ def made(job, tmp_path_factory) -> tuple[Path, Path]:
     return folder / "pruned" / PRUNED, folder / "scan"
 
 
-FLAGS = {tuple(re.findall(r"^\S+ \w+|--\w+", line)): line for line in COMMANDS}  # each set once
-LINES = [line for line in FLAGS.values() if not any(words in line for words in ELSEWHERE)]
+_FLAGS = re.compile(r"^\S+ \w+|--\w+")
+BY_FLAGS = {tuple(_FLAGS.findall(line)): line for line in command_lines()}  # each set once
+LINES = [
+    line
+    for line in BY_FLAGS.values()
+    if line != "main.py compare" and not any(words in line for words in ELSEWHERE)
+]
 
 
 @pytest.mark.parametrize("line", LINES)

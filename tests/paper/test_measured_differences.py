@@ -2,10 +2,15 @@
 
 import pytest
 
-from tests.paper.made_up_runs import evaluation, summary, write_job, write_run
+from tests.paper.made_up_runs import write_run
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.intervals import difference_interval_percent
-from utils.paper.measured_differences import difference, findings, fine_tuned_likewise
+from utils.paper.measured_differences import (
+    difference,
+    families,
+    fine_tuned_likewise,
+    not_told_apart,
+)
 from utils.paper.measured_runs import grouped, read_runs
 
 
@@ -72,43 +77,21 @@ def test_the_dense_network_counts_only_where_it_was_trained_likewise(groups):
     assert fine_tuned_likewise(groups["rank"], [groups["l1"]]) is None
 
 
-def test_findings_by_hand(groups):
-    order, pairs, legend = findings(list(groups.values()))
-    assert order == (
-        "resnet_20, 2 epochs of photos. On the test images of photos: nothing removed (2) 89.00%, "
-        "l1 (3) 80.65%, rank (5) 80.20%, random (4) 80.15%; not told apart: l1 (3) from rank (5), "
-        "l1 (3) from random (4), rank (5) from random (4)."
-    )
-    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in pairs.splitlines()]
-    low, high = difference_interval_percent(accuracy(8900), accuracy(8000))
-    assert rows[3] == [
-        "nothing removed (2) - rank (5)",
-        f"**+9.00** ({low:+.2f} to {high:+.2f} over images)",
-    ]
-    assert rows[5] == [
-        "l1 (3) - rank (5)",
-        "+0.60 (-1.94 to +3.14 over seeds, -0.50 to +1.70 over images)",
-    ]
-    assert "**bold**" in legend
-
-
-def test_images_that_one_alone_was_evaluated_on_are_not_compared(tmp_path):
-    for name, paintings in (("bn_scale", 700), ("l1", 710), ("l2", None)):
-        files = {"summary.json": summary(name, correct=8000, criterion=name)}
-        if paintings:
-            pruned = files["summary.json"]["pruned_file"]
-            files["on_paintings.json"] = evaluation(pruned, correct=paintings)
-            files["on_its_own.json"] = evaluation(pruned, correct=1, dataset=f"{name} test")
-        write_job(tmp_path / "resnet_20", name, files)
-    order, pairs, _ = findings(in_order(tmp_path))
-    assert "of paintings: l1 (2) 71.00%, bn_scale (1) 70.00%; not told apart: l1 (2) from" in order
-    assert [cell.strip() for cell in pairs.splitlines()[0].split("|")[1:-1]] == [
-        *("pair", "photos", "paintings"),
-    ]
-    assert [line.count("over images") for line in pairs.splitlines()[2:]] == [2, 1, 1]
+def test_equal_rates_and_recipe_make_a_family(groups):
+    (family,) = families(list(groups.values()))
+    assert {group.first.treatment for group in family} == {
+        *("nothing removed", "l1", "rank", "random"),
+    }
 
 
 def test_other_widths_and_recipes_are_not_compared(tmp_path):
     write_run(tmp_path, "rank", correct=8000)
     write_run(tmp_path, "longer", correct=8000, epochs=9)
-    assert findings(in_order(tmp_path)) == []
+    assert [len(family) for family in families(in_order(tmp_path))] == [1, 1]
+
+
+def test_pairs_that_are_not_told_apart_are_named(groups):
+    three = [groups[name] for name in ("nothing removed", "l1", "rank")]
+    assert not_told_apart(three, "photos") == "Not told apart: l1 (3) from rank (5)."
+    assert not_told_apart(three[:2], "photos") == "All are told apart."
+    assert not_told_apart(three[:1], "photos") == ""

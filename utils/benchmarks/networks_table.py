@@ -1,7 +1,7 @@
-"""The README's table of torchvision networks: half of their filters removed, and the law checked.
+"""The pages' table of torchvision networks: half of their filters removed, and the law checked.
 
 `python -m utils.benchmarks.networks_table [--write] [networks...]` measures and prints it;
-`--write` measures all of them, stores the numbers beside this file and renews the README's table.
+`--write` measures all of them, stores the numbers beside this file and renews their page.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from utils.metrics.cost import counts, physical_cost
 from utils.metrics.difference import largest_difference
 from utils.paper.markdown import table
 from utils.paper.measured import change
-from utils.paper.readme_block import README, with_block
+from utils.paper.pages import write_block
 from utils.pruning.group_plan import plan_groups
 from utils.pruning.scores import score_filters
 from utils.removal.masks import ChannelMasks
@@ -176,15 +176,6 @@ def networks_table(measured: Mapping[str, Any]) -> str:
     return f"{table(_HEADER, [_row(row) for row in measured['rows']])}\n\n{provenance}"
 
 
-def updated(readme: str, measured: Mapping[str, Any]) -> str:
-    """Return the README's text with the table of torchvision networks made anew.
-
-    Raises:
-        ValueError: if a marker is missing.
-    """
-    return with_block(readme, "networks", networks_table(measured))
-
-
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         row["network"] + " `--group`" * row["across_sums"],
@@ -216,7 +207,7 @@ def main(argv: Sequence[str]) -> None:
     """Measure the named networks, or all, and print the table."""
     parser = argparse.ArgumentParser(prog="networks_table", description=__doc__)
     parser.add_argument("networks", nargs="*", help="which of them to measure (all)")
-    parser.add_argument("--write", action="store_true", help="store the numbers, renew README.md")
+    parser.add_argument("--write", action="store_true", help="store the numbers, renew their page")
     options = parser.parse_args(argv)
     unknown = [name for name in options.networks if name not in NETWORKS]
     if unknown:
@@ -227,7 +218,7 @@ def main(argv: Sequence[str]) -> None:
     print(networks_table(measured))
     if options.write:
         write_text(MEASURED, json.dumps(measured, indent=1) + "\n")
-        write_text(README, updated(README.read_text(), measured))
+        write_block("networks", networks_table(measured))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The README's copy of the published tables beside what is counted here.
+"""The published tables beside what is counted here, on their page.
 
-`python -m utils.benchmarks.published_tables FOLDER` renews README.md; FOLDER holds the published
+`python -m utils.benchmarks.published_tables FOLDER` renews the page; FOLDER holds the published
 rank files of each network in a folder of its own.
 """
 
@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 from utils.commands.compare import CompareConfig, compare_command
-from utils.paper.readme_block import README
-from utils.reports.compare_table import updated
-from utils.runs.atomic_write import write_text
+from utils.paper.pages import write_block
+from utils.reports.compare_table import compare_text
 
 if __name__ == "__main__":
     (folder,) = sys.argv[1:]
     found = compare_command(CompareConfig(rank_conv=Path(folder)))
-    write_text(README, updated(README.read_text(), found))
+    write_block("compare", compare_text(found))

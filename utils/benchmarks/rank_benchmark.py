@@ -2,7 +2,7 @@
 
 Every way of `utils/benchmarks/rank_timing.py` on the same maps, with the forward pass beside it.
 Each must find what torch.linalg.matrix_rank finds; `--million` takes images for 1,000,000 maps.
-`--write` keeps the result beside this file and renews the tables in README.md.
+`--write` keeps the result beside this file and renews the tables on their page.
 """
 
 import json
@@ -25,10 +25,10 @@ from utils.options.data_options import DataOptions, NetworkOptions
 from utils.options.devices import open_device
 from utils.options.images import open_images
 from utils.options.networks import checkpoint_of, open_dense_network
-from utils.paper.markdown import counted, table
-from utils.paper.readme_block import README, with_block
+from utils.paper.markdown import counted, portable, table
+from utils.paper.pages import write_block
 from utils.rank.rank_layers import rank_layers
-from utils.runs.atomic_write import write_json, write_text
+from utils.runs.atomic_write import write_json
 from utils.runs.environment import environment
 from utils.runs.options import option
 
@@ -48,7 +48,7 @@ class RankBenchmarkConfig(NetworkOptions, DataOptions):
     repeats: int = option(3, "times each way is timed; medians are shown", group="benchmark")
     loop_images: int = option(2, "images that the official loop ranks", group="benchmark")
 
-    write: bool = option(False, "keep the result and renew README.md's tables", group="benchmark")
+    write: bool = option(False, "keep the result, renew its page", group="benchmark")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,21 +104,17 @@ def rank_benchmark_command(config: RankBenchmarkConfig) -> dict[str, Any]:
         kept = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
         kept[f"{config.arch}, {found.images} images"] = result
         write_json(MEASURED, kept)
-        write_text(README, updated(README.read_text(), kept.values()))
+        write_block("rank_benchmark", kept_text(kept.values()))
     return result
 
 
-def updated(readme: str, results: Iterable[Mapping[str, Any]]) -> str:
-    """Return the README's text with the tables of the results that are kept.
-
-    Raises:
-        ValueError: if a marker is missing.
-    """
+def kept_text(results: Iterable[Mapping[str, Any]]) -> str:
+    """Return the tables of the results that are kept, each with its command."""
     parts = []
     for result in results:
         command = result["environment"]["command"].replace(".py", "", 1)
-        parts += [rank_benchmark_text(result), f"    python -m utils.commands.{command}"]
-    return with_block(readme, "rank_benchmark", "\n\n".join(parts))
+        parts += [rank_benchmark_text(result), f"    python -m utils.benchmarks.{command}"]
+    return portable("\n\n".join(parts))
 
 
 def _images(

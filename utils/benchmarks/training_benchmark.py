@@ -1,7 +1,7 @@
 """The speed of training: images per second here and by the official recipe, side by side.
 
 `python -m utils.benchmarks.training_benchmark [--write] [options]` measures and prints it;
-`--write` stores the numbers beside this file and renews the table in README.md.
+`--write` stores the numbers beside this file and renews the table on its page.
 """
 
 import json
@@ -26,7 +26,7 @@ from utils.metrics.cost import physical_cost
 from utils.options.data_options import DeviceOptions
 from utils.options.devices import open_device
 from utils.paper.markdown import counted, millions, table
-from utils.paper.readme_block import README, with_block
+from utils.paper.pages import write_block
 from utils.planning.plan import Planned, make_plan
 from utils.removal.network_file import Network
 from utils.runs.atomic_write import write_text
@@ -74,7 +74,7 @@ class BenchmarkConfig(DeviceOptions):
         choices=("same", "auto"),
         group="measuring",
     )
-    write: bool = option(False, "store the numbers, renew README.md", group="run")
+    write: bool = option(False, "store the numbers, renew their page", group="run")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -210,15 +210,9 @@ def benchmark_text(measured: Mapping[str, Any]) -> str:
     return f"{lines}\n\n{provenance}\n\n    {made['command']}"
 
 
-def updated(readme: str, stored: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the README's text with the block made anew of what MEASURED stores.
-
-    Raises:
-        ValueError: a marker is missing.
-    """
-    return with_block(
-        readme, "training_benchmark", "\n\n".join(benchmark_text(m) for m in stored.values())
-    )
+def stored_text(stored: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the tables of what MEASURED stores, by kind of device."""
+    return "\n\n".join(benchmark_text(measured) for measured in stored.values())
 
 
 def _cells(row: Mapping[str, Any], pipeline: float) -> tuple[str, ...]:
@@ -232,11 +226,11 @@ def _cells(row: Mapping[str, Any], pipeline: float) -> tuple[str, ...]:
 
 
 def _write(measured: Mapping[str, Any], device: str) -> None:
-    """Store what was measured in place of what that kind of device had; renew the README."""
+    """Store what was measured in place of what that kind of device had; renew the page."""
     stored = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     stored = dict(sorted({**stored, device: measured}.items()))
     write_text(MEASURED, json.dumps(stored, indent=1) + "\n")
-    write_text(README, updated(README.read_text(), stored))
+    write_block("training_benchmark", stored_text(stored))
 
 
 def main(argv: Sequence[str]) -> int:

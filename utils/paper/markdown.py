@@ -1,5 +1,6 @@
 """How results are written: Markdown tables that read well as plain text, too, and counts."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def counted(number: int, noun: str) -> str:
     """Return "1 epoch", "2 epochs", "10,000 images"."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def portable(text: str) -> str:
+    """Return a text without the folders of files that lie outside of the repository."""
+    return re.sub(r"\.\./[^\s']*/", "", text)
 
 
 def millions(count: float) -> str:

@@ -7,16 +7,7 @@ from statistics import mean
 
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.intervals import difference_interval_percent, student_t_interval
-from utils.paper.markdown import counted, table
 from utils.paper.measured_runs import Group, same_recipe
-
-_LEGEND = """\
-Points of top-1, fine-tuned, that the first is ahead of the second, and 95% intervals; **bold**:
-all of them exclude zero, the two are told apart. *Over seeds*: Student's t interval of the
-differences at equal seeds, for other seeds on these test images. *Over images*: Newcombe's interval
-of the mean over the seeds, for other test images at these seeds, as if the two had answered images
-of their own; which images a run has right is not kept, and pairs of answers would make it narrower.
-Each interval is for one pair: of twenty pairs that are really equal, one is outside by chance."""
 
 
 @dataclass(frozen=True)
@@ -72,30 +63,23 @@ def fine_tuned_likewise(group: Group, groups: Sequence[Group]) -> Group | None:
     return None
 
 
-def findings(groups: Sequence[Group]) -> list[str]:
-    """Return, for each set of groups with equal rates and recipe, which are ahead, in Markdown.
+def families(groups: Sequence[Group]) -> list[list[Group]]:
+    """Return the groups that may be set beside each other; the last one has something removed.
 
-    The dense network is among them where it was fine-tuned likewise. What it means is said below;
-    where nothing can be compared, nothing is said.
+    They have equal rates and recipe; the dense network is among them where it was fine-tuned
+    likewise.
     """
-    families = [family for family in _families(groups) if len(family) > 1]
-    tables = [text for family in families for text in (_orders(family), _pairs(family))]
-    return [*tables, _LEGEND] if tables else []
-
-
-def _families(groups: Sequence[Group]) -> list[list[Group]]:
-    """Return the groups that may be set beside each other; the last one has something removed."""
-    families: list[list[Group]] = []
+    found: list[list[Group]] = []
     for group in groups:
         if group.first.removes_nothing:
             continue
-        alike = [family for family in families if _equal_rates(family[-1], group)]
+        alike = [family for family in found if _equal_rates(family[-1], group)]
         if alike:
             alike[0].append(group)
         else:
             dense = fine_tuned_likewise(group, groups)
-            families.append([group] if dense is None else [dense, group])
-    return families
+            found.append([group] if dense is None else [dense, group])
+    return found
 
 
 def _equal_rates(one: Group, other: Group) -> bool:
@@ -103,48 +87,13 @@ def _equal_rates(one: Group, other: Group) -> bool:
     return rates[0] == rates[1] and same_recipe(one.first, other.first)
 
 
-def _orders(family: Sequence[Group]) -> str:
-    """Return, for each set of test images, the groups, best first, and who is not told apart."""
-    run = family[-1].first
-    epochs = counted(run.options["epochs"], "epoch")
-    sentences = [f"{run.summary['arch']}, {epochs} of {run.summary['dataset']}"]
-    for dataset in _datasets(family):
-        order = _best_first(family, dataset)
-        listed = [f"{group.label} {group.top1_percent(dataset):.2f}%" for group in order]
-        open_pairs = [
-            f"{one.label} from {other.label}"
-            for one, other in combinations(order, 2)
-            if not difference(one, other, dataset).told_apart
-        ]
-        verdict = f"not told apart: {', '.join(open_pairs)}" if open_pairs else "all told apart"
-        sentences.append(f"On the test images of {dataset}: {', '.join(listed)}; {verdict}")
-    return ". ".join(sentences) + "."
-
-
-def _pairs(family: Sequence[Group]) -> str:
-    """Return the table of the differences between any two groups on each set of test images."""
-    datasets = _datasets(family)
-    rows = [
-        (
-            f"{one.label} - {other.label}",
-            *(
-                str(difference(one, other, dataset))
-                if one.tuned(dataset) and other.tuned(dataset)
-                else ""
-                for dataset in datasets
-            ),
-        )
-        for one, other in combinations(_best_first(family, datasets[0]), 2)
+def not_told_apart(family: Sequence[Group], dataset: str) -> str:
+    """Return the sentence that names the pairs that the test images cannot tell apart."""
+    pairs = [
+        f"{one.label} from {other.label}"
+        for one, other in combinations(family, 2)
+        if not difference(one, other, dataset).told_apart
     ]
-    return table(("pair", *datasets), rows)
-
-
-def _datasets(family: Sequence[Group]) -> list[str]:
-    """Return whose test images two groups or more were evaluated on."""
-    every = [dataset for group in family for dataset in group.datasets]
-    return [dataset for dataset in dict.fromkeys(every) if every.count(dataset) > 1]
-
-
-def _best_first(family: Sequence[Group], dataset: str) -> list[Group]:
-    there = [group for group in family if group.tuned(dataset)]
-    return sorted(there, key=lambda group: -group.top1_percent(dataset))
+    if pairs:
+        return f"Not told apart: {', '.join(pairs)}."
+    return "All are told apart." if len(family) > 1 else ""

@@ -1,8 +1,9 @@
 """Finished runs of `prune` that are kept as evidence: taken in, read, grouped over their seeds.
 
 `measured/ARCH/RUN/` holds a run's `summary.json` and, for other test images than its own, what
-`main.py evaluate --json` found there of its `pruned.pt`: `on_DATASET.json`. A folder without a
-summary holds what `evaluate` found of a dense checkpoint.
+`main.py evaluate --json` found there of its `pruned.pt`: `on_DATASET.json`. `latency.json` is what
+`evaluate CHECKPOINT --against pruned.pt` measured on an idle machine. A folder without a summary
+holds what `evaluate` found of a dense checkpoint.
 """
 
 import json
@@ -14,10 +15,12 @@ from statistics import mean
 from typing import Any
 
 from utils.metrics.accuracy import Accuracy
+from utils.paper.markdown import counted
 from utils.runs.atomic_write import write_json
 from utils.runs.job_folder import JobFolder
 
 FOLDER = Path(__file__).with_name("measured")
+_LATENCY = "latency.json"
 
 # Options that may differ between runs that are set beside each other, and where their files lie:
 # the checkpoint is known by its digest, the images by their dataset and number.
@@ -35,13 +38,15 @@ class Run:
     """A run of `prune` with fine-tuning: its summary, and its accuracies on test images.
 
     `tuned` are those of the weights in `pruned.pt`, the run's own dataset first; `dense` those of
-    the checkpoint, as far as they are known.
+    the checkpoint, as far as they are known. `speedups` are {setting: time of the dense network
+    divided by that of the pruned one}, empty where they were not measured.
     """
 
     place: Path
     summary: Mapping[str, Any]
     dense: Accuracies
     tuned: Accuracies
+    speedups: Mapping[str, float]
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -124,9 +129,18 @@ class Group:
         """Return the accuracy on the test images of `dataset` by seed, as far as it is known."""
         return {run.seed: run.tuned[dataset] for run in self.runs if dataset in run.tuned}
 
+    def mean_percent(self, state: str) -> float:
+        """Return the mean top-1 in a state of the summaries, on their own test images."""
+        found = (run.summary["accuracy"][state]["test"]["top1_percent"] for run in self.runs)
+        return mean(found)
+
+    def top1_percents(self, dataset: str) -> list[float]:
+        """Return the percentages of `tuned`, by rising seed."""
+        return [accuracy.top1_percent for accuracy in self.tuned(dataset).values()]
+
     def top1_percent(self, dataset: str) -> float:
         """Return the mean of `tuned` over the seeds."""
-        return mean(accuracy.top1_percent for accuracy in self.tuned(dataset).values())
+        return mean(self.top1_percents(dataset))
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:
@@ -189,6 +203,8 @@ def take_in(job_dir: Path, folder: Path = FOLDER) -> Path:
     """
     job = JobFolder(job_dir.resolve())
     files = {name: _json(job.path / name) for name in _evaluations(job.path)}
+    if (job.path / _LATENCY).exists():
+        files[_LATENCY] = _json(job.path / _LATENCY)
     if job.summary_json.exists() or not files:
         files[job.summary_json.name] = _run(job.path, {}).summary
     arch = next(iter(files.values()))["arch"]
@@ -237,7 +253,38 @@ def _run(place: Path, dense: Mapping[tuple[str, str, str], Accuracy]) -> Run:
             dense={own: _accuracy(states["dense"]["test"])}
             | {name: dense[key] for name, key in keys.items() if key in dense},
             tuned={own: _accuracy(states["finetuned_best"]["test"]), **tuned},
+            speedups=_speedups(place, summary["pruned_file"]),
         )
+
+
+def _speedups(place: Path, pruned_file: str) -> dict[str, float]:
+    """Return what `latency.json` says of the run's network, if it is there.
+
+    Raises:
+        ValueError: it is of another network, or not what `evaluate --against` prints.
+    """
+    path = place / _LATENCY
+    if not path.exists():
+        return {}
+    found = _json(path)
+    with _absence_named(path, "what `main.py evaluate --against pruned.pt --json` prints"):
+        pruned = found["against"]
+        _check_same_file(path, pruned["checkpoint"], pruned_file)
+        pairs = zip(found["latency"], pruned["latency"], strict=True)
+        return {
+            counted(one["batch_size"], "image"): one["median_ms"] / other["median_ms"]
+            for one, other in pairs
+        }
+
+
+def _check_same_file(path: Path, checkpoint: str, pruned_file: str) -> None:
+    """Check that it was the run's own network that was measured.
+
+    Raises:
+        ValueError: it was another one.
+    """
+    if Path(checkpoint).parts[-2:] != Path(pruned_file).parts[-2:]:
+        raise ValueError(f"{path} is of {checkpoint}: expected {pruned_file}")
 
 
 def _check_evaluated(path: Path, found: _Evaluation, summary: Mapping[str, Any]) -> None:
@@ -246,9 +293,7 @@ def _check_evaluated(path: Path, found: _Evaluation, summary: Mapping[str, Any])
     Raises:
         ValueError: it was not.
     """
-    made, tested = (Path(name).parts[-2:] for name in (summary["pruned_file"], found.checkpoint))
-    if made != tested:
-        raise ValueError(f"{path} is of {found.checkpoint}: expected {summary['pruned_file']}")
+    _check_same_file(path, found.checkpoint, summary["pruned_file"])
     expected = summary["options"]["normalization"]
     if found.normalization != expected:
         raise ValueError(

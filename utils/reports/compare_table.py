@@ -1,4 +1,4 @@
-"""What `compare` found, for people; and the README's copy of its tables."""
+"""What `compare` found, for people: its tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 from utils.paper.compare import EXACT, NO_RATES
 from utils.paper.markdown import millions, table
 from utils.paper.printed_number import PrintedNumber
-from utils.paper.readme_block import with_block
 from utils.reports.summary import paper_markdown
 
 _RULES = {
@@ -34,15 +33,6 @@ def compare_text(found: Mapping[str, Any]) -> str:
             parts += [f"{publication}; counting rule: {rule}.", table(_HEADER, cells)]
     parts += ["\n".join(f"- [{number}] {text}" for text, number in notes.items()), _LEGEND]
     return "\n\n".join([*filter(None, parts), *(_job(job) for job in found["jobs"])])
-
-
-def updated(readme: str, found: Mapping[str, Any]) -> str:
-    """Return the README's text with the tables made anew.
-
-    Raises:
-        ValueError: if a marker is missing.
-    """
-    return with_block(readme, "compare", compare_text(found))
 
 
 def _cells(row: Mapping[str, Any], notes: dict[str, int]) -> tuple[str, ...]:

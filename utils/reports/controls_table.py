@@ -1,7 +1,7 @@
-"""What an experiment found, for people: its tables and sentences, and the README's copy of them.
+"""What an experiment found, for people: its tables and sentences, and the pages' copy of them.
 
 `python -m utils.reports.controls_table SUMMARY...` stores the summary.json of experiments
-in utils/paper/controls/ and renews the README's block; without SUMMARY it renews the block.
+in utils/paper/controls/ and renews the block on its page; without SUMMARY it renews the block.
 """
 
 import json
@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.paper.markdown import counted, millions, table
-from utils.paper.readme_block import README, with_block
+from utils.paper.markdown import counted, millions, portable, table
+from utils.paper.pages import write_block
 from utils.reports.controls_summary import excludes_zero
-from utils.runs.atomic_write import write_json, write_text
+from utils.runs.atomic_write import write_json
 
 STORED = Path(__file__).parents[1] / "paper" / "controls"  # NAME/summary.json
 _LEGEND = """\
@@ -45,17 +45,13 @@ def findings(summary: Mapping[str, Any]) -> str:
     )
 
 
-def updated(readme: str, summaries: Sequence[Mapping[str, Any]]) -> str:
-    """Return the README's text with the findings of the summaries in their block.
-
-    Raises:
-        ValueError: if a marker is missing.
-    """
-    return with_block(readme, "controls", "\n\n".join(map(findings, summaries)))
+def stored_text() -> str:
+    """Return the findings of the summaries that are kept for the pages."""
+    return portable("\n\n".join(map(findings, stored_summaries())))
 
 
 def stored_summaries() -> list[dict[str, Any]]:
-    """Return the summaries that are kept for the README."""
+    """Return the summaries that are kept for the pages."""
     return [json.loads(path.read_text()) for path in sorted(STORED.glob("*/summary.json"))]
 
 
@@ -180,11 +176,11 @@ def _provenance(summary: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Store the summaries named in `argv`; renew the README's block."""
+    """Store the summaries named in `argv`; renew the block."""
     for path in map(Path, argv):
         summary = json.loads(path.read_text())
         write_json(STORED / f"{summary['arch']}_{summary['experiment']}" / "summary.json", summary)
-    write_text(README, updated(README.read_text(), stored_summaries()))
+    write_block("controls", stored_text())
 
 
 if __name__ == "__main__":

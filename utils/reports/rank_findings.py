@@ -1,8 +1,8 @@
-"""What a rank report found, for people: its summary.md, and the README's block.
+"""What a rank report found, for people: its summary.md, and the pages' block.
 
 `python -m utils.reports.rank_findings SUMMARY...` stores what the summary.json of reports
-says over all layers beside this file and renews the README's block; without SUMMARY it renews the
-block.
+says over all layers beside this file and renews the block on its page; without SUMMARY it
+renews the block.
 """
 
 import json
@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.paper.markdown import table
-from utils.paper.readme_block import README, with_block
-from utils.runs.atomic_write import write_json, write_text
+from utils.paper.markdown import portable, table
+from utils.paper.pages import write_block
+from utils.runs.atomic_write import write_json
 
 STORED = Path(__file__).with_suffix(".json")
 
@@ -47,13 +47,9 @@ def findings(summary: Mapping[str, Any]) -> str:
     )
 
 
-def updated(readme: str, summaries: Sequence[Mapping[str, Any]]) -> str:
-    """Return the README's text with the findings of the summaries in their block.
-
-    Raises:
-        ValueError: if a marker is missing.
-    """
-    return with_block(readme, "ranks", "\n\n".join(findings(summary) for summary in summaries))
+def stored_text() -> str:
+    """Return the findings of the summaries that are stored."""
+    return portable("\n\n".join(map(findings, json.loads(STORED.read_text()))))
 
 
 def _agreement(summary: Mapping[str, Any]) -> str:
@@ -161,11 +157,11 @@ def _gap(cut: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Store what the summaries named in `argv` say over all layers; renew the README's block."""
+    """Store what the summaries named in `argv` say over all layers; renew the block."""
     if argv:
         summaries = [json.loads(Path(path).read_text()) for path in argv]
         write_json(STORED, [{k: s[k] for k in s if k != "layers"} for s in summaries])
-    write_text(README, updated(README.read_text(), json.loads(STORED.read_text())))
+    write_block("ranks", stored_text())
 
 
 if __name__ == "__main__":
