@@ -1,14 +1,18 @@
 """The commands: `python main.py [COMMAND] [options]`; without a command, `prune`."""
 
 import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from utils.commands.compare import CompareConfig, compare_command
 from utils.commands.controls import controls_command
 from utils.commands.demo import DemoConfig, demo_command, demo_text
-from utils.commands.door import run
-from utils.commands.evaluate import evaluate_command
+from utils.commands.door import Command, always, run
+from utils.commands.evaluate import evaluate_command, test_only_command
 from utils.commands.export import export_command
-from utils.commands.prune import prune_command, prune_text
+from utils.commands.prune import prune_command
+from utils.commands.prune_weights import prune_weights_command
+from utils.commands.prune_zeros import prune_zeros_command
 from utils.commands.scan import scan_command
 from utils.commands.train import train_command, train_text
 from utils.options.controls_options import ControlsConfig
@@ -22,53 +26,66 @@ from utils.reports.controls_table import controls_markdown
 from utils.reports.evaluate_table import evaluate_text
 from utils.reports.export_table import export_text
 from utils.reports.scan_results import scan_markdown
+from utils.reports.summary import summary_markdown
+from utils.reports.weight_summary import weights_markdown
+from utils.reports.zeros_summary import zeros_markdown
+
+# What `prune` does, by what its options say is to go.
+PRUNING = {
+    "filters": (prune_command, summary_markdown),
+    "weights": (prune_weights_command, weights_markdown),
+    "zeros": (prune_zeros_command, zeros_markdown),
+    "nothing": (test_only_command, evaluate_text),
+}
+
+
+class Entry(NamedTuple):
+    """A command's options, what it says of itself, and what it does with its options."""
+
+    config: type
+    description: str
+    pick: Callable[[Any], Command]
+
 
 COMMANDS = {
-    "train": (TrainConfig, train_command, train_text, "Train a dense baseline."),
-    "prune": (
+    "train": Entry(TrainConfig, "Train a dense baseline.", always(train_command, train_text)),
+    "prune": Entry(
         PruneConfig,
-        prune_command,
-        prune_text,
         "Prune by ranks and compress rates, fine-tune, and compare with the paper.",
+        lambda config: PRUNING[config.prunes],
     ),
-    "evaluate": (
+    "evaluate": Entry(
         EvaluateConfig,
-        evaluate_command,
-        evaluate_text,
         "Accuracy, MACs, parameters, size and latency of a checkpoint.",
+        always(evaluate_command, evaluate_text),
     ),
-    "scan": (
+    "scan": Entry(
         ScanConfig,
-        scan_command,
-        scan_markdown,
         "Accuracy against compress rate, layer by layer, without fine-tuning.",
+        always(scan_command, scan_markdown),
     ),
-    "compare": (
+    "compare": Entry(
         CompareConfig,
-        compare_command,
-        compare_text,
         "The published tables beside counts and runs (`--experiment controls --help`: criteria).",
+        always(compare_command, compare_text),
     ),
-    "export": (
+    "export": Entry(
         ExportConfig,
-        export_command,
-        export_text,
         "Write .pt2 and .onnx files that run without this repository.",
+        always(export_command, export_text),
     ),
-    "demo": (
+    "demo": Entry(
         DemoConfig,
-        demo_command,
-        demo_text,
         "The whole job on a synthetic dataset, in about two minutes, with nothing to download.",
+        always(demo_command, demo_text),
     ),
 }
 
 # `compare --experiment` has options of its own; `compare --experiment controls --help` lists them.
-EXPERIMENT = (
+EXPERIMENT = Entry(
     ControlsConfig,
-    controls_command,
-    controls_markdown,
     "Prune by many criteria, train on and from scratch, with several seeds, and compare.",
+    always(controls_command, controls_markdown),
 )
 
 
@@ -87,19 +104,19 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    config, command, text, description = entry_of(name, argv)
-    return run(config, command, text, argv, prog=f"main.py {name}", description=description)
+    config, description, pick = entry_of(name, argv)
+    return run(config, pick, argv, prog=f"main.py {name}", description=description)
 
 
-def entry_of(name: str, words: list[str]) -> tuple:
-    """Return a command's config class, function, text and description, as its words ask for."""
+def entry_of(name: str, words: list[str]) -> Entry:
+    """Return a command's entry, as its words ask for."""
     asked = any(word.partition("=")[0] == "--experiment" for word in words)
     return EXPERIMENT if name == "compare" and asked else COMMANDS[name]
 
 
 def usage() -> str:
     """Return the list of commands."""
-    rows = [f"  {name:9s} {entry[-1]}" for name, entry in COMMANDS.items()]
+    rows = [f"  {name:9s} {entry.description}" for name, entry in COMMANDS.items()]
     return "\n".join(
         [
             "usage: main.py [COMMAND] [options]   (without a command: prune)",

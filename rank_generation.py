@@ -2,7 +2,7 @@
 
 import sys
 
-from utils.commands.door import run
+from utils.commands.door import always, run
 from utils.commands.ranks import ranks_command, ranks_text
 from utils.options.rank_options import RankConfig
 
@@ -11,8 +11,7 @@ def main(argv: list[str]) -> int:
     """Run the command that `argv` spells and return the exit code."""
     return run(
         RankConfig,
-        ranks_command,
-        ranks_text,
+        always(ranks_command, ranks_text),
         argv,
         prog="rank_generation.py",
         description="Average rank of every filter's feature map, written to rank_conv/ARCH/.",

@@ -27,7 +27,7 @@ FLOORS = (
 )
 # What a room may import from on its own floor, and the doors, which do nothing themselves.
 SIDEWAYS = {
-    "paper": {"pruning", "rank"},  # its layouts of rates are spelled in the grammar of rates
+    "paper": {"pruning"},  # its layouts of rates are spelled in the grammar of rates
     "pruning": {"removal"},  # a scan, and weights that go, are masks that are put on
     "metrics": {"graph"},  # what is a filter of a layer
 }
@@ -43,7 +43,7 @@ def allowed(room):
     return below | SIDEWAYS.get(room, set())
 
 
-MAX_FUNCTION, MAX_MODULE, MAX_COMMAND, MAX_DOOR, MAX_LINE = 60, 350, 300, 150, 100
+MAX_FUNCTION, MAX_MODULE, MAX_COMMAND, MAX_DOOR, MAX_LINE = 60, 350, 250, 150, 100
 
 
 def module_name(path):

@@ -1,6 +1,7 @@
 """The pages: their Python runs, their commands are spelled right, their links lead somewhere."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ import main
 from models.registry import build_model
 from tests.networks import random_masks
 from tests.pages import TEXTS, anchors, command_lines, links, prose, python_code, target
+from utils.options.networks import network_of
 from utils.options.rank_options import RankConfig
 from utils.paper.pages import ROOT
 from utils.pruning import criteria
-from utils.removal.network_file import Network, write_network
+from utils.removal.network_file import write_network
 from utils.removal.surgery import remove_filters
 from utils.runs.options import parse
 
@@ -29,11 +31,11 @@ def demo_result(tmp_path, monkeypatch):
     """Work in a folder that holds the rank files and a pruned file where the demo writes one."""
     monkeypatch.chdir(tmp_path)
     Path("rank_conv").symlink_to(ROOT / "rank_conv")
-    dense = Network(build_model("resnet_8"), "resnet_8", 10)
+    dense = network_of(build_model("resnet_8"), "resnet_8")
     masks = random_masks({"layer1.0.conv1": 16}, 0.5, seed=0)
-    removed = remove_filters(dense.model, dense.trace(), masks)
+    removed = remove_filters(dense.model, dense.graph, masks)
     path = Path("result/demo/pruned/pruned.pt")
-    write_network(path, Network(removed, "resnet_8", 10, "remove", masks))
+    write_network(path, replace(dense, model=removed, form="remove", masks=masks))
 
 
 def export_demo_result():

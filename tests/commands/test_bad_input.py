@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 
 from models.registry import build_model
 from tests.command_lines import files_in
-from utils.removal.network_file import Network, write_network
+from utils.options.networks import network_of
+from utils.removal.network_file import write_network
 
 RATES = "[0.3]*7"
 
@@ -35,7 +37,7 @@ def checkpoints(tmp_path_factory) -> Path:
     torch.save(build_model("resnet_20", 2).state_dict(), folder / "resnet_20.pt")
     torch.save({"state_dict": {"conv1.weight": Malicious()}}, folder / "code.pt")
     (folder / "truncated.pt").write_bytes((folder / "three_classes.pt").read_bytes()[:20_000])
-    pruned = Network(build_model("resnet_8", 2), "resnet_8", 2, "mask")
+    pruned = replace(network_of(build_model("resnet_8", 2), "resnet_8", 2), form="mask")
     write_network(folder / "pruned.pt", pruned)
     return folder
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from utils.commands.door import run
+from utils.commands.door import always, run
 from utils.runs.options import option
 from utils.runs.stop_signals import Stopped
 
@@ -15,9 +15,8 @@ class Config:
 
 
 def opened(command, *words: str) -> int:
-    return run(
-        Config, command, lambda result: f"it is {result['it']}", words, prog="p", description=""
-    )
+    pick = always(command, lambda result: f"it is {result['it']}")
+    return run(Config, pick, words, prog="p", description="")
 
 
 def failing(error: BaseException):

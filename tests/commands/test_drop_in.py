@@ -17,9 +17,9 @@ from torchvision.datasets import CIFAR10
 from models.registry import build_model
 from tests.command_lines import ROOT
 from tests.reference import needs_reference, reference
+from utils.options.networks import outline
 from utils.planning.finetune import stages_of
 from utils.pruning.compress_rates import parse_rates
-from utils.rank.rank_layers import rank_layers
 from utils.runs.log import read_log
 from utils.training.published import RECIPES
 
@@ -79,7 +79,7 @@ def prepared(arch: str, num_classes: int = 10) -> dict[str, torch.Tensor]:
     torch.save({"state_dict": state, "best_prec1": torch.tensor(10.0)}, f"{arch}.pth")
     ranks = Path("rank_conv") / arch
     ranks.mkdir(parents=True)
-    for number, layer in enumerate(rank_layers(arch).layers):
+    for number, layer in enumerate(outline(arch).layers.layers):
         filters = len(weights[f"{layer.conv}.weight"])
         scores = np.random.default_rng(number).random(filters, np.float32)
         np.save(ranks / layer.file, scores)
@@ -97,8 +97,8 @@ def test_lines_for_cifar10(call, work, arch):
     assert "--adjust_prune_ckpt has nothing to do here: a checkpoint loads as it is" in found.err
     assert "no GPU here: --gpu 0 runs on the CPU" in found.err or torch.cuda.is_available()
     rates = parse_rates(RATES[arch])
-    assert len(found.json["layers"]) == len(rank_layers(arch).layers)
-    for layer, known in zip(found.json["layers"], rank_layers(arch).layers, strict=True):
+    assert len(found.json["layers"]) == len(outline(arch).layers.layers)
+    for layer, known in zip(found.json["layers"], outline(arch).layers.layers, strict=True):
         filters = layer["filters"]
         order = np.argsort(np.load(f"rank_conv/{arch}/{known.file}"), kind="stable")
         removed = int(rates[known.rate] * filters)
@@ -246,20 +246,22 @@ def test_a_run_of_the_official_code_goes_on_here(call, work):
 
 @pytest.mark.parametrize("arch", ["vgg_16_bn", "resnet_56", "googlenet", "resnet_50"])
 def test_stages_mask_every_conv_once_and_in_order(arch):
-    layers = rank_layers(arch).layers
-    stages = stages_of(arch)
+    layers = outline(arch).layers.layers
+    stages = stages_of(outline(arch))
     assert [conv for _, part in stages for conv in layers[part]] == list(layers)
     for number, part in stages:
         assert {layer.rate + 1 for layer in layers[part]} <= set(range(number + 1))
         assert layers[part][-1].rate + 1 == number
-    assert stages_of(arch, start_cov=3) == [stage for stage in stages if stage[0] > 3]
+    assert stages_of(outline(arch), start_cov=3) == [stage for stage in stages if stage[0] > 3]
 
 
 @needs_reference
 def test_resnet_50_has_the_official_stages():
     quirks = {quirk["id"]: quirk["text"] for quirk in reference("quirks.json")}
     official = re.search(r"at cov ([\d,]+) ", quirks["resnet50_stage_skipping"])[1]
-    assert [number for number, _ in stages_of("resnet_50")] == [*map(int, official.split(","))]
+    assert [number for number, _ in stages_of(outline("resnet_50"))] == [
+        *map(int, official.split(","))
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from tests.command_lines import files_in
 from tests.networks import random_masks
 from utils.data.images import NORMALIZATIONS
 from utils.metrics import export_check
-from utils.removal.network_file import Network, load_network, write_network
+from utils.options.networks import load_network
+from utils.removal.network_file import write_network
 from utils.removal.surgery import remove_filters
 from utils.runs.checkpoint import sha256_of
 from utils.runs.exported import FORMATS, Format, Opened, onnx_bytes, open_onnx
@@ -42,9 +44,9 @@ def pruned(job) -> Path:
     """A file of the baseline's network with fewer filters, in a folder of its own."""
     dense = load_network(job.checkpoint, "resnet_8")
     masks = random_masks({"layer1.0.conv1": 16, "layer2.0.conv2": 32}, 0.5, seed=0)
-    removed = remove_filters(dense.model, dense.trace(), masks)
+    removed = remove_filters(dense.model, dense.graph, masks)
     path = Path("run/pruned.pt").absolute()
-    write_network(path, Network(removed, "resnet_8", dense.num_classes, "remove", masks))
+    write_network(path, replace(dense, model=removed, form="remove", masks=masks))
     return path
 
 

@@ -18,8 +18,8 @@ from models.registry import build_model
 from tests.command_lines import files_in
 from utils.metrics.latency import FASTER
 from utils.metrics.sparse_timing import sparse_report
+from utils.options.networks import load_network
 from utils.pruning.magnitude import cubic_sparsity, global_masks, magnitude_mask, prunable_weights
-from utils.removal.network_file import load_network
 from utils.reports.evaluate_table import evaluate_text
 from utils.reports.sparse_table import sparse_text
 from utils.reports.weight_summary import weights_markdown

@@ -1,6 +1,7 @@
 """`main.py prune --remove_zeros`: a checkpoint that holds zeros becomes a smaller file."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch.nn.utils import prune
 from models.registry import build_model
 from tests.command_lines import files_in
 from tests.networks import randomized
-from utils.removal.network_file import Network, load_network, write_network
+from utils.options.networks import load_network, network_of
+from utils.removal.network_file import write_network
 
 WORDS = ["prune", "--arch", "resnet_8", "--remove_zeros", "--device", "cpu"]
 
@@ -67,7 +69,7 @@ def test_a_dry_run_writes_nothing(call, checkpoint, tmp_path):
 def test_a_masked_file_is_taken_and_a_removed_one_is_not(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for form in ("mask", "remove"):
-        network = Network(build_model("resnet_8"), "resnet_8", 10, form)
+        network = replace(network_of(build_model("resnet_8"), "resnet_8"), form=form)
         write_network(tmp_path / f"{form}.pt", network)
     assert call("main.py", *WORDS, "--resume", "mask.pt", "--dry_run").code == 0
     outcome = call("main.py", *WORDS, "--resume", "remove.pt")

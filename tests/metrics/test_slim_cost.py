@@ -9,7 +9,8 @@ from torch import nn
 from models.registry import build_model, example_images
 from utils.metrics.cost import physical_cost
 from utils.metrics.slim_cost import slim_cost
-from utils.paper.hrankplus import num_rates, slim_widths
+from utils.options.networks import outline
+from utils.paper.hrankplus import LAYOUTS, slim_widths
 
 
 def resize(model, widths):
@@ -52,8 +53,8 @@ def thop_macs(model, image):
 )
 def test_widths_cost_what_the_network_of_these_widths_costs(arch):
     draw = random.Random(arch)
-    rates = [draw.choice([0.0, 0.2, 0.35, 0.6]) for _ in range(num_rates(arch))]
-    widths = slim_widths(arch, rates)
+    rates = [draw.choice([0.0, 0.2, 0.35, 0.6]) for _ in range(LAYOUTS[arch].num_rates)]
+    widths = slim_widths(outline(arch), rates)
     with torch.device("meta"):
         model, image = build_model(arch), example_images(arch)
         found = slim_cost(model, image, widths)

@@ -1,10 +1,7 @@
 """A network is measured on images normalized as those it was tuned on."""
 
-from pathlib import Path
-
 from models.registry import build_model
-from utils.options.networks import check_normalization
-from utils.removal.network_file import Network
+from utils.options.networks import check_normalization, network_of
 
 
 def test_a_pruned_file_is_not_measured_on_images_normalized_otherwise(call, job):
@@ -18,4 +15,4 @@ def test_a_pruned_file_is_not_measured_on_images_normalized_otherwise(call, job)
 
 
 def test_a_dense_network_is_measured_on_any():
-    check_normalization(Network(build_model("resnet_8"), "resnet_8", 10), Path("dense.pt"), "none")
+    check_normalization(network_of(build_model("resnet_8"), "resnet_8"), "none")

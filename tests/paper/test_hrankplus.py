@@ -1,12 +1,15 @@
 """HRankPlus's widths: dense at rates of zero, its products to the last bit, bad rates refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from models.registry import build_model
 from tests.reference import HRANKPLUS_RATES, needs_reference, reference
-from utils.paper.hrankplus import LAYOUTS, fit_rates, num_rates, slim_widths
+from utils.options.networks import outline
+from utils.paper.hrankplus import LAYOUTS, fit_rates, slim_widths
 
 IGNORE_THE_FIRST = ("densenet_40", "googlenet", "mobilenet_v1", "mobilenet_v2")
 
@@ -27,23 +30,30 @@ def dense_widths(arch):
 
 
 def test_the_number_of_rates_is_the_official_one():
-    assert {arch: num_rates(arch) for arch in LAYOUTS} == HRANKPLUS_RATES
+    assert {arch: LAYOUTS[arch].num_rates for arch in LAYOUTS} == HRANKPLUS_RATES
 
 
 @pytest.mark.parametrize("arch", HRANKPLUS_RATES)
 def test_rates_of_zero_leave_the_dense_network(arch):
-    assert slim_widths(arch, [0.0] * HRANKPLUS_RATES[arch]) == dense_widths(arch)
+    assert slim_widths(outline(arch), [0.0] * HRANKPLUS_RATES[arch]) == dense_widths(arch)
 
 
 @pytest.mark.parametrize("arch", HRANKPLUS_RATES)
 def test_no_layer_gets_wider_and_the_classifier_keeps_its_classes(arch):
     dense = dense_widths(arch)
-    slim = slim_widths(arch, [0.0] + [0.3] * (HRANKPLUS_RATES[arch] - 1))
+    slim = slim_widths(outline(arch), [0.0] + [0.3] * (HRANKPLUS_RATES[arch] - 1))
     assert slim.keys() == dense.keys() and slim != dense
     for name, widths in dense.items():
         assert all(here <= there for here, there in zip(slim[name], widths, strict=True)), name
     assert list(slim.values())[-1].outputs == list(dense.values())[-1][1]
-    assert list(slim_widths(arch, [0.0] * HRANKPLUS_RATES[arch], 7).values())[-1].outputs == 7
+    assert (
+        list(
+            slim_widths(
+                replace(outline(arch), num_classes=7), [0.0] * HRANKPLUS_RATES[arch]
+            ).values()
+        )[-1].outputs
+        == 7
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,17 +78,17 @@ def test_no_layer_gets_wider_and_the_classifier_keeps_its_classes(arch):
 def test_one_rate_leaves_the_filters_of_its_layer(arch, position, rate, layer, kept):
     rates = [0.0] * HRANKPLUS_RATES[arch]
     rates[position] = rate
-    assert slim_widths(arch, rates)[layer].outputs == kept
+    assert slim_widths(outline(arch), rates)[layer].outputs == kept
 
 
 @pytest.mark.parametrize("arch", IGNORE_THE_FIRST)
 def test_a_rate_that_is_ignored_changes_nothing(arch):
     rest = [0.3] * (HRANKPLUS_RATES[arch] - 1)
-    assert slim_widths(arch, [0.9, *rest]) == slim_widths(arch, [0.0, *rest])
+    assert slim_widths(outline(arch), [0.9, *rest]) == slim_widths(outline(arch), [0.0, *rest])
 
 
 def test_vgg_may_have_a_zero_for_its_last_conv():
-    assert fit_rates("vgg_16_bn", [0.5] * 12 + [0.0]) == [0.5] * 12
+    assert fit_rates(outline("vgg_16_bn"), [0.5] * 12 + [0.0]) == [0.5] * 12
 
 
 @pytest.mark.parametrize(
@@ -97,7 +107,7 @@ def test_vgg_may_have_a_zero_for_its_last_conv():
 )
 def test_bad_rates_are_one_sentence(arch, rates, message):
     with pytest.raises(ValueError, match=message):
-        slim_widths(arch, rates)
+        slim_widths(outline(arch), rates)
 
 
 @needs_reference
@@ -105,4 +115,4 @@ def test_bad_rates_are_one_sentence(arch, rates, message):
 def test_layers_are_those_of_the_official_networks(arch):
     keys = reference("state_dict_keys.json")["HRankPlus"][arch]
     layers = {key.removesuffix(".weight") for key in keys if key.endswith(".weight")}
-    assert slim_widths(arch, [0.0] * HRANKPLUS_RATES[arch]).keys() == layers
+    assert slim_widths(outline(arch), [0.0] * HRANKPLUS_RATES[arch]).keys() == layers

@@ -68,31 +68,31 @@ def test_every_row_with_rates_is_found_by_its_rates(layout, arch):
     for row in rows_of(arch, layout):
         if row.compress_rate is not None:
             rates = expand(row.compress_rate)
-            found = matching_row(arch, rates, expand=expand, layout=layout)
+            found = matching_row(rows_of(arch, layout), rates, expand)
             assert (found.compress_rate, found.layout) == (row.compress_rate, layout)
 
 
 def test_the_spelling_of_the_rates_does_not_matter():
-    found = matching_row("resnet_110", [0.1] + [0.4] * 108, expand=expand)
+    found = matching_row(rows_of("resnet_110"), [0.1] + [0.4] * 108, expand)
     assert found.row == "37.9% (README correction)"
 
 
 def test_a_correction_is_found_before_what_it_corrects():
     mistaken = row_named("resnet_110", "41.2% (paper)")
-    found = matching_row("resnet_110", expand(mistaken.compress_rate), expand=expand)
+    found = matching_row(rows_of("resnet_110"), expand(mistaken.compress_rate), expand)
     assert found.macs.text == "156.90M"
 
 
 def test_unpublished_rates_and_unpublished_networks_match_no_row():
-    assert matching_row("resnet_56", [0.123] * 55, expand=expand) is None
-    assert matching_row("no_such_network", [0.0], expand=expand) is None
+    assert matching_row(rows_of("resnet_56"), [0.123] * 55, expand) is None
+    assert matching_row(rows_of("no_such_network"), [0.0], expand) is None
     assert rows_of("no_such_network") == ()
 
 
 def test_the_same_rates_in_another_layout_match_no_row():
     rates = expand("[0.0]+[0.2]*12+[0.0]+[0.2]*12+[0.0]+[0.2]*12")
-    assert matching_row("densenet_40", rates, expand=expand, layout="hrankplus").row == "38.5%"
-    assert matching_row("densenet_40", rates, expand=expand) is None
+    assert matching_row(rows_of("densenet_40", "hrankplus"), rates, expand).row == "38.5%"
+    assert matching_row(rows_of("densenet_40"), rates, expand) is None
 
 
 @pytest.mark.parametrize(("layout", "arch"), NUM_RATES)

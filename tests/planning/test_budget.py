@@ -10,22 +10,23 @@ import pytest
 
 import utils.planning.budget
 from models.registry import example_images
-from utils.commands.scan import scan_command
+from utils.commands.scan import run_scan
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.latency import Latency
 from utils.options.networks import open_network
 from utils.options.prune_options import PruneConfig
 from utils.options.scan_options import ScanConfig
+from utils.options.score_options import how_scored
 from utils.planning.budget import budget_line, find_budget, full_ranks
 from utils.planning.plan import make_plan, score_layers
-from utils.planning.scanning import scan_identity, wanted_masks
+from utils.planning.scanning import plan_scan
 from utils.pruning.sensitivity import ScanPoint
 from utils.runs.job_folder import JobFolder
 from utils.runs.options import as_dict, parse
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-SCORES = {"rank_folder": Path("absent"), "checkpoint_sha256": None, "seed": 0}
+SCORES = {"rank_folder": Path("absent"), "seed": 0}
 
 
 @cache
@@ -38,9 +39,9 @@ def config_of(arch, **how):
 
 
 def found_by(config):
-    return find_budget(
-        config, dense(config.arch), None, JobFolder("absent"), make_scan=scan_command
-    )
+    network, job = dense(config.arch), JobFolder("absent")
+    scores = score_layers(network, **how_scored(config))
+    return find_budget(config, network, scores, job, make_scan=run_scan)
 
 
 def left_by_rates(config, compress_rate):
@@ -59,8 +60,7 @@ def left_by_rates(config, compress_rate):
 def write_scan(folder, config):
     """A finished scan of made-up losses, rising faster the nearer a conv is to the image."""
     network = dense(config.arch)
-    graph = network.trace()
-    scores = score_layers(network, graph, criterion="l1", force=False, **SCORES)
+    scores = score_layers(network, criterion="l1", **SCORES)
     scan = ScanConfig(arch=config.arch, untrained=True, criterion="l1", rates=(0.3, 0.6, 0.9))
     points = [
         ScanPoint((conv,), rate, 8, 0, 0, 0, int(900 * (1 - rate**2 / number)), 1000, 0.5 + rate)
@@ -70,7 +70,7 @@ def write_scan(folder, config):
     folder.mkdir()
     job = JobFolder(folder)
     job.log.write_text("".join(json.dumps(asdict(point)) + "\n" for point in points))
-    job.config.write_text(json.dumps(scan_identity(scan, None, wanted_masks(scan, graph, scores))))
+    job.config.write_text(json.dumps(plan_scan(scan, network, scores).identity))
     whole = {"correct": 900, "images": 1000, "loss": 0.5}
     job.summary_json.write_text(json.dumps({"dense": whole}))
 

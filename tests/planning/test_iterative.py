@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tests.command_lines import files_in
-from utils.commands.prune import run_identity
 from utils.options.prune_options import PruneConfig
 from utils.planning import iterative
 from utils.planning.finetune import Finetuning
@@ -192,7 +191,7 @@ def test_a_ratio_is_short_for_its_compress_rate(prune):
     assert each["compress_rate"] == "[0.0]+[0.25]+[0.5]+[0.0]*3+[0.99]"
     assert [x["filters"] - len(x["kept"]) for x in each["layers"]] == [0, 4, 8, 0, 0, 0, 63]
     one, other = (
-        run_identity(PruneConfig(arch="resnet_8", **rates), None)
+        PruneConfig(arch="resnet_8", **rates).identity(None)
         for rates in ({"ratio": (0.3,)}, {"compress_rate": "[0.3]*7"})
     )
     assert one == other and one["compress_rate"] == "[0.3]*7"

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from tests.reference import needs_reference, published_ranks
-from utils.options.networks import open_network
+from utils.options.networks import open_network, outline
 from utils.paper.hrankplus import slim_widths
 from utils.planning.plan import make_plan
-from utils.rank.rank_layers import rank_layers
 
 
 @cache
@@ -19,13 +18,13 @@ def dense(arch):
 
 
 def planned(arch, text, **how):
-    settings = {"criterion": "l1", "rank_folder": Path("absent"), "checkpoint_sha256": None}
+    settings = {"criterion": "l1", "rank_folder": Path("absent")}
     return make_plan(dense(arch), compress_rate=text, seed=0, **{**settings, **how})
 
 
 def test_a_depthwise_conv_loses_the_channels_of_the_conv_before_it():
     plan = planned("mobilenet_v2", "[0.]+[0.5]*33+[0.25]").plan
-    known = rank_layers("mobilenet_v2").layers
+    known = outline("mobilenet_v2").layers.layers
     assert [layer.conv for layer in plan.layers] == [layer.conv for layer in known]
     by_conv = {layer.conv: layer for layer in plan.layers}
     for layer in known:
@@ -47,7 +46,7 @@ def test_a_removed_mobilenet_is_as_wide_as_its_plan():
 )
 def test_hrankplus_rates_leave_its_slim_network(arch, text):
     found = planned(arch, text, layout="hrankplus")
-    for conv, width in slim_widths(arch, found.rates.values).items():
+    for conv, width in slim_widths(outline(arch), found.rates.values).items():
         module = found.slim.get_submodule(conv)
         if isinstance(module, torch.nn.Conv2d):
             assert (module.in_channels, module.out_channels) == tuple(width), conv
@@ -55,9 +54,9 @@ def test_hrankplus_rates_leave_its_slim_network(arch, text):
 
 def test_hrankplus_rates_of_a_residual_network_leave_each_conv_its_share():
     found = planned("resnet_56", "[0.]+[0.18]*29", layout="hrankplus")
-    widths = slim_widths("resnet_56", found.rates.values)
+    widths = slim_widths(outline("resnet_56"), found.rates.values)
     assert {x.conv: len(x.kept) for x in found.plan.layers} == {
-        x.conv: widths[x.conv].outputs for x in rank_layers("resnet_56").layers
+        x.conv: widths[x.conv].outputs for x in outline("resnet_56").layers.layers
     }
 
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from utils.options.networks import draw_network
-from utils.removal.network_file import load_network
+from utils.options.networks import draw_network, load_network
 from utils.removal.surgery import remove_filters
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -32,7 +31,7 @@ def test_the_same_filters_stay_of_fresh_weights(call, job, mode):
     fresh = draw_network("resnet_8", 3, num_classes=2)
     if mode == "remove":
         masks = load_network(scratch["pruned_file"]).masks
-        fresh.model = remove_filters(fresh.model, fresh.trace(), masks)
+        fresh.model = remove_filters(fresh.model, fresh.graph, masks)
     kept = {layer["conv"]: layer["kept"] for layer in scratch["layers"]}
     for name, weight in fresh.model.state_dict().items():
         rows = kept.get(name.removesuffix(".weight"), slice(None)) if mode == "mask" else ...

@@ -12,10 +12,10 @@ from models.registry import build_model, example_images
 from tests.reference import NETWORKS, needs_reference, published_ranks, reference
 from utils.graph.channel_graph import trace_channels
 from utils.metrics.cost import physical_cost
+from utils.options.networks import outline
 from utils.paper.rates import read_rates
 from utils.pruning.plan import LayerPlan, PruningPlan, plan_by_rates
 from utils.rank.rank_files import read_ranks
-from utils.rank.rank_layers import rank_layers
 from utils.removal.surgery import remove_filters
 
 
@@ -144,13 +144,13 @@ def official_cases():
 
 @cache
 def published_scores(arch):
-    layers, model = rank_layers(arch).layers, build_model(arch)
+    layers, model = outline(arch).layers.layers, build_model(arch)
     filters = {x.conv: model.get_submodule(x.conv).out_channels for x in layers}
     return read_ranks(published_ranks(arch), arch, layers, filters)
 
 
 def published_plan(arch, text):
-    scores, rates = published_scores(arch), read_rates(text, arch)
+    scores, rates = published_scores(arch), read_rates(text, outline(arch))
     rate_of = rates.of_convs({conv: len(score) for conv, score in scores.items()})
     return plan_by_rates(scores, [rate_of[conv] for conv in scores])
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from models.registry import build_model
 from utils.graph.prunable import Site
+from utils.options.networks import outline
 from utils.rank.estimation import estimate_ranks
-from utils.rank.rank_layers import rank_layers
 
 
 def random_images(count, size=32, seed=0):
@@ -20,7 +20,7 @@ def network(name):
 
 
 def sites_of(name):
-    return list(rank_layers(name).sites())
+    return list(outline(name).layers.sites())
 
 
 def at(*modules):

@@ -12,10 +12,10 @@ import torch
 from models.registry import build_model
 from tests.reference import NETWORKS, needs_reference, published_ranks, reference
 from utils.graph.prunable import RankLayer, Site
+from utils.options.networks import outline
 from utils.rank import rank_files
 from utils.rank.estimation import RankStatistics
 from utils.rank.rank_files import MANIFEST, read_manifest, read_ranks, write_ranks
-from utils.rank.rank_layers import rank_layers
 from utils.runs.checkpoint import sha256_of
 
 LAYERS = (
@@ -115,7 +115,7 @@ def test_a_folder_without_manifest_is_read(tmp_path):
 @needs_reference
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_the_published_files_are_read(arch):
-    layers, model = rank_layers(arch).layers, build_model(arch)
+    layers, model = outline(arch).layers.layers, build_model(arch)
     filters = {x.conv: model.get_submodule(x.conv).out_channels for x in layers}
     found = read_ranks(published_ranks(arch), arch, layers, filters)
     files = reference("rank_files.json")["hrank"][arch]["files"]

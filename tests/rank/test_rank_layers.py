@@ -9,7 +9,8 @@ from torch import nn
 from models.registry import ARCHITECTURES, build_model, example_images
 from tests.reference import NETWORKS, needs_reference, reference
 from utils.graph.prunable import Site
-from utils.rank.rank_layers import rank_layers
+from utils.options.networks import outline
+from utils.rank.rank_layers import layers_at
 
 
 @cache
@@ -38,7 +39,7 @@ def convs_of(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_files_sites_and_convs_are_the_official_ones(name):
     shapes, by_file = map_shapes(name), {}
-    for layer in rank_layers(name).layers:
+    for layer in outline(name).layers.layers:
         by_file.setdefault(layer.file, []).append(layer)
     official = reference("rank_files.json")["hrank"][name]["files"]
     assert list(by_file) == [facts["file"] for facts in official]
@@ -55,7 +56,7 @@ def test_files_sites_and_convs_are_the_official_ones(name):
 @needs_reference
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
 def test_files_and_sites_of_mobilenets_are_those_of_hrankplus(name):
-    layers, shapes = rank_layers(name).layers, map_shapes(name)
+    layers, shapes = outline(name).layers.layers, map_shapes(name)
     official = reference("rank_files.json")["hrankplus_hooks"][name]["files"]
     for layer, facts in zip(layers, official, strict=True):
         assert layer.file == facts["file"]
@@ -67,7 +68,7 @@ def test_files_and_sites_of_mobilenets_are_those_of_hrankplus(name):
 @needs_reference
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_number_of_rates_is_the_official_one(name):
-    known = rank_layers(name)
+    known = outline(name).layers
     nets = [net for net in reference("kept_indices.json")["nets"] if net["arch"] == name]
     assert nets
     for net in nets:
@@ -80,7 +81,7 @@ def test_the_number_of_rates_is_the_official_one(name):
 def test_each_site_shows_one_channel_per_filter_after_its_conv(name, sites):
     convs, shapes = convs_of(name), map_shapes(name)
     order, files = list(shapes), {}
-    for layer in rank_layers(name, sites).layers:
+    for layer in layers_at(outline(name), sites).layers:
         channels = range(shapes[layer.site.module][1])[layer.site.start : layer.site.stop]
         assert len(channels) == convs[layer.conv].out_channels
         assert order.index(layer.conv) <= order.index(layer.site.module)
@@ -89,24 +90,24 @@ def test_each_site_shows_one_channel_per_filter_after_its_conv(name, sites):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_convs_own_activation_is_its_own(name):
-    layers = rank_layers(name, "conv").layers
+    layers = layers_at(outline(name), "conv").layers
     assert len({layer.file for layer in layers}) == len({layer.site for layer in layers})
     assert len(layers) == len({layer.site for layer in layers})
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_rates_are_numbered_without_gaps(name):
-    known = rank_layers(name)
+    known = outline(name).layers
     assert list(dict.fromkeys(layer.rate for layer in known.layers)) == [*range(known.num_rates)]
     assert {layer.counted_rate for layer in known.layers} <= {*range(known.num_rates)}
 
 
 def test_the_official_counter_differs_in_two_places():
-    odd = [x for x in rank_layers("googlenet").layers if x.counted_rate != x.rate]
+    odd = [x for x in outline("googlenet").layers.layers if x.counted_rate != x.rate]
     assert {(x.conv.partition(".")[0], x.rate, x.counted_rate) for x in odd} == {
         ("inception_c4", 5, 6)
     }
-    odd = [x for x in rank_layers("resnet_50").layers if x.counted_rate != x.rate]
+    odd = [x for x in outline("resnet_50").layers.layers if x.counted_rate != x.rate]
     assert [(x.conv, x.rate, x.counted_rate) for x in odd[:4]] == [
         ("layer1.0.conv1", 1, 2),
         ("layer1.0.conv2", 2, 3),
@@ -114,11 +115,11 @@ def test_the_official_counter_differs_in_two_places():
         ("layer1.0.downsample.0", 4, 1),
     ]
     for name in set(ARCHITECTURES) - {"googlenet", "resnet_50"}:
-        assert all(layer.counted_rate == layer.rate for layer in rank_layers(name).layers)
+        assert all(layer.counted_rate == layer.rate for layer in outline(name).layers.layers)
 
 
 def test_depthwise_convs_follow_the_conv_before_them():
-    layers = {layer.conv: layer for layer in rank_layers("mobilenet_v2").layers}
+    layers = {layer.conv: layer for layer in outline("mobilenet_v2").layers.layers}
     assert layers["features.1.conv.0"].follows == "features.0.0"
     assert layers["features.2.conv.3"].follows == "features.2.conv.0"
     for conv, layer in layers.items():
@@ -128,21 +129,21 @@ def test_depthwise_convs_follow_the_conv_before_them():
 
 
 def test_vgg_ranks_four_convs_behind_their_pool_and_leaves_out_the_last():
-    known = rank_layers("vgg_16_bn")
+    known = outline("vgg_16_bn").layers
     assert [x.rate + 1 for x in known.layers if "pool" in x.site.module] == [2, 4, 7, 10]
     assert (known.num_rates, known.ignored_rates) == (12, 1)
-    assert rank_layers("vgg_16_bn", "conv").layers[1].site == Site("features.relu1")
+    assert layers_at(outline("vgg_16_bn"), "conv").layers[1].site == Site("features.relu1")
 
 
 def test_a_resnet_ranks_the_second_conv_behind_the_sum():
-    layers = rank_layers("resnet_20").layers
+    layers = outline("resnet_20").layers.layers
     assert (layers[2].conv, layers[2].site) == ("layer1.0.conv2", Site("layer1.0.relu2"))
-    assert rank_layers("resnet_20", "conv").layers[2].site == Site("layer1.0.bn2")
+    assert layers_at(outline("resnet_20"), "conv").layers[2].site == Site("layer1.0.bn2")
     assert len(layers) == 19
 
 
 def test_unknown_names_are_errors():
     with pytest.raises(ValueError, match="unknown arch 'resnet_57': expected one of"):
-        rank_layers("resnet_57")
+        outline("resnet_57")
     with pytest.raises(ValueError, match="unknown sites 'relu': expected one of official, conv"):
-        rank_layers("resnet_20", "relu")
+        layers_at(outline("resnet_20"), "relu")

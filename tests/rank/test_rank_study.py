@@ -9,8 +9,8 @@ import torch
 from models.registry import build_model
 from tests.several_processes import values_of
 from utils.graph.prunable import Site
+from utils.options.networks import outline
 from utils.rank.estimation import estimate_ranks
-from utils.rank.rank_layers import rank_layers
 from utils.rank.rank_study import (
     RankRecorder,
     find_cut,
@@ -42,7 +42,7 @@ def highest(scores, count):
 @pytest.mark.parametrize(("start", "stop"), [(0, 6), (0, 2), (1, 5), (4, 6)])
 def test_ranking_some_images_is_a_part_of_ranking_all(start, stop):
     torch.manual_seed(0)
-    model, sites = build_model("resnet_8"), rank_layers("resnet_8").sites()
+    model, sites = build_model("resnet_8"), outline("resnet_8").layers.sites()
     images = torch.randn(6, 3, 32, 32)
     recorder = RankRecorder()
     estimate_ranks(model, sites, images.split(1), after_layer=recorder)

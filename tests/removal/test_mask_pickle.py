@@ -11,10 +11,9 @@ import torch
 
 from models.registry import ARCHITECTURES, build_model
 from tests.reference import needs_reference, reference
-from utils.rank.rank_layers import rank_layers
+from utils.options.networks import network_of, outline
 from utils.removal.mask_pickle import read_masks
 from utils.removal.masks import ChannelMasks
-from utils.removal.network_file import Network
 
 NUM_MASKS = {"vgg_16_bn": 48, "resnet_56": 165, "densenet_40": 117, "googlenet": 184}
 # resnet_110 and resnet_50 hold 327 and 159; they are resnet_56's kind, and slow
@@ -23,7 +22,7 @@ NUM_MASKS = {"vgg_16_bn": 48, "resnet_56": 165, "densenet_40": 117, "googlenet":
 @cache
 def traced(arch: str):
     model = build_model(arch)
-    return model, Network(model, arch, 10).trace()
+    return model, network_of(model, arch).graph
 
 
 def written(path: Path, arch: str, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -35,7 +34,7 @@ def written(path: Path, arch: str, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     filters = graph.filters()
     masks = {}
-    for layer in rank_layers(arch).layers:
+    for layer in outline(arch).layers.layers:
         masks[layer.conv] = torch.rand(filters[layer.conv], generator=generator) < 0.6
         masks[layer.conv][0] = True
     ones = build_model(arch)

@@ -1,16 +1,21 @@
 """A pruned network comes back from its file bit for bit, and nothing else comes back at all."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torchvision
+from torch import nn
 
-from models.registry import build_model, example_images
+from models.registry import build_model
+from tests.networks import randomized
 from tests.reference import REFERENCE, needs_reference
 from utils.benchmarks.networks_table import enliven
-from utils.graph.channel_graph import trace_channels
+from utils.options.networks import load_network, network_of
 from utils.removal.masks import ChannelMasks
-from utils.removal.network_file import Network, load_network, write_network
+from utils.removal.network_file import write_network
 from utils.removal.surgery import remove_filters
+from utils.removal.zero_filters import remove_zero_filters
 
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -27,7 +32,8 @@ def dense_network(arch, num_classes):
 def pruned_network(form, arch="resnet_8", num_classes=5):
     """Half of the filters of every second layer gone, the last ones of the others."""
     model = dense_network(arch, num_classes)
-    graph = trace_channels(model, example_images(arch))
+    dense = network_of(model, arch, num_classes)
+    graph = dense.graph
     protected, masks = graph.protected(), {}
     layers = [(name, filters) for name, filters in graph.filters().items() if name not in protected]
     for number, (name, filters) in enumerate(layers[1:]):
@@ -38,11 +44,12 @@ def pruned_network(form, arch="resnet_8", num_classes=5):
         ChannelMasks(model, graph, masks).apply()
     else:
         model = remove_filters(model, graph, masks)
-    return Network(model, arch, num_classes, form, masks, {"seed": 3, "rates": [0.5]})
+    made_by = {"seed": 3, "rates": [0.5]}
+    return replace(dense, model=model, form=form, masks=masks, provenance=made_by)
 
 
 def assert_same(network, other):
-    assert (network.arch, network.num_classes) == (other.arch, other.num_classes)
+    assert (network.spec, network.num_classes) == (other.spec, other.num_classes)
     assert (network.form, network.provenance) == (other.form, other.provenance)
     assert list(network.masks) == list(other.masks)
     assert all(torch.equal(mask, other.masks[conv]) for conv, mask in network.masks.items())
@@ -80,7 +87,7 @@ def test_a_pruned_file_says_its_architecture_itself_and_can_be_written_again(tmp
 
 
 def test_a_network_that_lost_nothing_comes_back(tmp_path):
-    network = Network(dense_network("resnet_8", 5), "resnet_8", 5, "remove")
+    network = replace(network_of(dense_network("resnet_8", 5), "resnet_8", 5), form="remove")
     write_network(tmp_path / "pruned.pt", network)
     assert_same(load_network(tmp_path / "pruned.pt"), network)
 
@@ -93,14 +100,14 @@ def test_a_removed_network_is_a_smaller_file(tmp_path):
 
 def test_a_loaded_network_traces_as_it_is(tmp_path):
     write_network(tmp_path / "pruned.pt", pruned_network("mask"))
-    assert load_network(tmp_path / "pruned.pt").trace().filters()["conv1"] == 16
+    assert load_network(tmp_path / "pruned.pt").graph.filters()["conv1"] == 16
 
 
 @pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"state_dict": state}])
 def test_a_dense_checkpoint_needs_its_architecture(tmp_path, wrap):
     model = dense_network("resnet_8", 7)
     torch.save(wrap(model.state_dict()), tmp_path / "dense.pt")
-    assert_same(load_network(tmp_path / "dense.pt", "resnet_8"), Network(model, "resnet_8", 7))
+    assert_same(load_network(tmp_path / "dense.pt", "resnet_8"), network_of(model, "resnet_8", 7))
     with pytest.raises(ValueError, match=r"dense\.pt does not name its network: expected --arch"):
         load_network(tmp_path / "dense.pt")
     with pytest.raises(ValueError, match="unknown arch 'resnet_9'"):
@@ -272,4 +279,38 @@ def test_a_checkpoint_of_hrankplus_loads_without_the_counters_in_it(tmp_path):
             for counter in ("total_ops", "total_params"):
                 state[f"module.{key.removesuffix('weight')}{counter}"] = torch.zeros(1)
     torch.save({"epoch": 3, "state_dict": state, "best_top1_acc": 70.0}, tmp_path / "best.pt")
-    assert_same(load_network(tmp_path / "best.pt", "resnet_8"), Network(model, "resnet_8", 10))
+    assert_same(load_network(tmp_path / "best.pt", "resnet_8"), network_of(model, "resnet_8", 10))
+
+
+def zero_branch():
+    """A ResNet-8 whose one block adds nothing: its convs keep one channel."""
+    model = randomized(build_model("resnet_8"), seed=8)
+    block = model.layer2.get_submodule("0")
+    nn.init.zeros_(block.bn2.weight)
+    nn.init.zeros_(block.bn2.bias)
+    return model, ()
+
+
+def constants_in_a_sum():
+    """A ResNet-8 whose constant channels go into a sum, where a conv takes a bias for them."""
+    model = randomized(build_model("resnet_8"), seed=9)
+    for conv, norm in (("conv1", "bn1"), ("layer1.0.conv1", "layer1.0.bn1")):
+        model.get_submodule(conv).weight.detach()[:4] = 0
+        model.get_submodule(norm).bias.detach()[:4] += 2
+    model.layer1.get_submodule("0.conv2").padding_mode = "circular"
+    return model, ("layer1.0.conv2",)
+
+
+@pytest.mark.parametrize("made", [zero_branch, constants_in_a_sum])
+def test_what_is_left_without_zeros_comes_back_with_its_added_biases(tmp_path, made):
+    model, biases = made()
+    dense = network_of(model, "resnet_8")
+    removal = remove_zero_filters(model, dense.example)
+    assert removal.added_biases == biases
+    left = {"model": removal.model.float(), "masks": removal.masks, "added_biases": biases}
+    write_network(tmp_path / "pruned.pt", replace(dense, form="remove", **left))
+    again = load_network(tmp_path / "pruned.pt")
+    assert again.added_biases == biases
+    state, written = again.model.state_dict(), removal.model.state_dict()
+    assert state.keys() == written.keys()
+    assert all(torch.equal(value, written[key]) for key, value in state.items())

@@ -12,8 +12,8 @@ from torch.nn.utils import prune
 from models.registry import build_model, example_images
 from tests.networks import STEPS, Chain, PaddedNorm, PixelShuffled, random_masks, randomized
 from utils.graph.channel_graph import trace_channels
+from utils.options.networks import load_network
 from utils.removal.masks import ChannelMasks
-from utils.removal.network_file import Network, load_network, write_network
 from utils.removal.surgery import remove_filters
 from utils.removal.zero_filters import remove_zero_filters, without_reparametrization
 
@@ -316,7 +316,7 @@ def test_a_conv_that_is_called_twice_has_one_bias():
     assert [s.reason for s in removal.stays] == ["second is called 2 times and has one bias"]
 
 
-def test_a_branch_that_is_all_zero_shrinks_to_one_channel_and_comes_back_from_its_file(tmp_path):
+def test_a_branch_that_is_all_zero_shrinks_to_one_channel():
     model = randomized(build_model("resnet_8"), seed=8)
     block = model.layer2.get_submodule("0")
     nn.init.zeros_(block.bn2.weight)
@@ -324,24 +324,3 @@ def test_a_branch_that_is_all_zero_shrinks_to_one_channel_and_comes_back_from_it
     removal = remove_zero_filters(model, example_images("resnet_8"))
     assert removal.kept["layer2.0.conv1"] == [0] and removal.kept["layer2.0.conv2"] == [0]
     assert_same_outputs(model, removal.model, example_images("resnet_8"), ("eval", "train"))
-    network = Network(removal.model.float(), "resnet_8", 10, "remove", removal.masks)
-    write_network(tmp_path / "pruned.pt", network)
-    again = load_network(tmp_path / "pruned.pt").model
-    assert_same_tensors(again.state_dict(), removal.model.state_dict())
-
-
-def test_added_biases_come_back_from_the_file(tmp_path):
-    model = randomized(build_model("resnet_8"), seed=9)
-    for conv, norm in (("conv1", "bn1"), ("layer1.0.conv1", "layer1.0.bn1")):
-        model.get_submodule(conv).weight.detach()[:4] = 0
-        model.get_submodule(norm).bias.detach()[:4] += 2
-    model.layer1.get_submodule("0.conv2").padding_mode = "circular"
-    removal = remove_zero_filters(model, example_images("resnet_8"))
-    assert removal.added_biases == ("layer1.0.conv2",)  # bn1's constants go into a sum as well
-    network = Network(
-        removal.model.float(), "resnet_8", 10, "remove", removal.masks, {}, removal.added_biases
-    )
-    write_network(tmp_path / "pruned.pt", network)
-    again = load_network(tmp_path / "pruned.pt")
-    assert_same_tensors(again.model.state_dict(), removal.model.state_dict())
-    assert again.added_biases == removal.added_biases

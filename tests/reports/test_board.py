@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import api_pb2, get_experiment, list_session_gr
 from tensorboard.plugins.hparams.backend_context import Context
 
 import main
-from utils.removal.network_file import load_network
+from utils.options.networks import load_network
 
 CONVS = ["conv1", *(f"layer{k}.0.conv{n}" for k in (1, 2, 3) for n in (1, 2))]
 NUMBERED = [f"{number:03d} {conv}" for number, conv in enumerate(CONVS, start=1)]

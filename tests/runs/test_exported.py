@@ -10,7 +10,7 @@ from torch import nn
 
 from models.registry import build_model
 from tests.networks import random_masks, randomized
-from utils.removal.network_file import Network
+from utils.options.networks import network_of
 from utils.removal.surgery import remove_filters
 from utils.runs.exported import FACTS, FORMATS, export_program
 
@@ -22,8 +22,8 @@ KNOWN = {"arch": "resnet_8", "classes": ["plane", "größer"]}
 @pytest.fixture(scope="module")
 def removed() -> nn.Module:
     """A network whose convs write into wider streams: it gathers and scatters channels."""
-    network = Network(randomized(build_model("resnet_8"), seed=0).float(), "resnet_8", 10)
-    removed = remove_filters(network.model, network.trace(), random_masks(SITES, 0.5, seed=0))
+    network = network_of(randomized(build_model("resnet_8"), seed=0).float(), "resnet_8")
+    removed = remove_filters(network.model, network.graph, random_masks(SITES, 0.5, seed=0))
     assert isinstance(removed, torch.fx.GraphModule)
     return removed
 

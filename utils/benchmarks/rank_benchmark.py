@@ -16,18 +16,17 @@ from typing import Any
 
 import torch
 
-from models.registry import example_images
 from utils.benchmarks.rank_timing import REFERENCE, Benchmark, Timing, benchmark, count_maps
-from utils.commands.door import run
+from utils.commands.door import always, run
 from utils.data.gpu_loader import batches
 from utils.data.images import ImageSource, check_enough
+from utils.graph.network import Network
 from utils.options.data_options import DataOptions, NetworkOptions
 from utils.options.devices import open_device
 from utils.options.images import open_images
-from utils.options.networks import checkpoint_of, open_dense_network
+from utils.options.networks import open_dense_network
 from utils.paper.markdown import counted, portable, table
 from utils.paper.pages import write_block
-from utils.rank.rank_layers import rank_layers
 from utils.runs.atomic_write import write_json
 from utils.runs.environment import environment
 from utils.runs.options import option
@@ -69,13 +68,11 @@ def rank_benchmark_command(config: RankBenchmarkConfig) -> dict[str, Any]:
         ValueError: bad input.
     """
     device = open_device(config.device, config.gpu)
-    checkpoint = checkpoint_of(config)
-    network = open_dense_network(config.arch, checkpoint, config.seed)
-    model = network.model.to(device)
-    sites = rank_layers(config.arch).sites()
-    per_image = count_maps(model, sites, example_images(config.arch).to(device))
+    network = open_dense_network(config)
+    model, sites = network.model.to(device), network.layers.sites()
+    per_image = count_maps(model, sites, network.image)
     wanted = -(-MILLION // per_image) if config.million else config.num_images
-    images = _images(config, network.num_classes, device, wanted)
+    images = _images(config, network, device, wanted)
     loader = batches(images, config.batch_size, config.normalization, device=device)
     load_before = os.getloadavg()[0]
     found = benchmark(
@@ -86,8 +83,8 @@ def rank_benchmark_command(config: RankBenchmarkConfig) -> dict[str, Any]:
         loop_images=config.loop_images,
     )
     result = {
-        "arch": config.arch,
-        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "arch": network.spec,
+        "checkpoint": None if network.checkpoint is None else str(network.checkpoint),
         "dataset": images.name,
         "images": found.images,
         "maps": found.maps,
@@ -102,7 +99,7 @@ def rank_benchmark_command(config: RankBenchmarkConfig) -> dict[str, Any]:
     }
     if config.write:
         kept = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
-        kept[f"{config.arch}, {found.images} images"] = result
+        kept[f"{network.spec}, {found.images} images"] = result
         write_json(MEASURED, kept)
         write_block("rank_benchmark", kept_text(kept.values()))
     return result
@@ -118,9 +115,9 @@ def kept_text(results: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _images(
-    config: RankBenchmarkConfig, num_classes: int, device: torch.device, wanted: int
+    config: RankBenchmarkConfig, network: Network, device: torch.device, wanted: int
 ) -> ImageSource:
-    data = open_images(config, config.arch, device, num_classes=num_classes)
+    data = open_images(config, network, device)
     check_enough(data.train, wanted, f"{wanted} images to rank on")
     return data.train.subset(range(wanted))
 
@@ -170,8 +167,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the benchmark and return the exit code."""
     return run(
         RankBenchmarkConfig,
-        rank_benchmark_command,
-        rank_benchmark_text,
+        always(rank_benchmark_command, rank_benchmark_text),
         argv,
         prog="rank_benchmark",
         description=__doc__,

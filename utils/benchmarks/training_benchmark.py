@@ -17,18 +17,17 @@ from typing import Any
 import torch
 import torchvision
 
-from models.registry import build_model, example_images
 from utils.benchmarks.training_contest import Recipes, contestants_of, speeds
-from utils.commands.door import run
+from utils.commands.door import always, run
 from utils.data.gpu_loader import num_batches
 from utils.data.load import load_dataset
 from utils.metrics.cost import physical_cost
 from utils.options.data_options import DeviceOptions
 from utils.options.devices import open_device
+from utils.options.networks import draw_network
 from utils.paper.markdown import counted, millions, table
 from utils.paper.pages import write_block
 from utils.planning.plan import Planned, make_plan
-from utils.removal.network_file import Network
 from utils.runs.atomic_write import write_text
 from utils.runs.environment import environment
 from utils.runs.notes import note
@@ -102,15 +101,11 @@ def plan_network(network: str, num_classes: int, seed: int) -> Planned:
 
     Ranks, for which a network must be trained, leave as many filters of every conv.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        model = build_model(network, num_classes)
     return make_plan(
-        Network(model, network, num_classes),
+        draw_network(network, seed, num_classes),
         compress_rate=NETWORKS[network],
         criterion="l1",
         rank_folder=Path(),
-        checkpoint_sha256=None,
         seed=seed,
     )
 
@@ -175,7 +170,7 @@ def _rows(
                     "threads": threads,
                     "network": network,
                     "filters": form,
-                    "macs": physical_cost(model, example_images(network)).macs,
+                    "macs": physical_cost(model, planned.dense.example).macs,
                     "images_per_second": both,
                 }
 
@@ -237,8 +232,7 @@ def main(argv: Sequence[str]) -> int:
     """Measure, print the table or with --json the numbers, and return the exit code."""
     return run(
         BenchmarkConfig,
-        benchmark_command,
-        benchmark_text,
+        always(benchmark_command, benchmark_text),
         argv,
         prog="training_benchmark",
         description="Images per second of training, here and by the official recipe.",

@@ -4,16 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.registry import example_images
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import counts, physical_cost
 from utils.options.data_options import arch_name
-from utils.options.networks import open_dense_network
+from utils.options.networks import draw_network, outline
 from utils.paper.compare import NEEDS_RANKS, compare_row, row_without_rates
 from utils.paper.measured_runs import read_summary
 from utils.paper.rates import CompressRates, read_rates
 from utils.paper.tables import PaperRow, published_rows
-from utils.planning.counting import beside_paper, dense_counts, published_counts, slim_counts
+from utils.planning.counting import beside_paper, published_counts, slim_counts
 from utils.planning.plan import make_plan
 from utils.reports.compare_figures import FigureOptions, write_comparison
 from utils.runs.job_folder import JobFolder
@@ -70,7 +69,7 @@ def _row(row: PaperRow, rank_folder: Path) -> dict[str, Any]:
     """Return a published row beside our counts; `physical` is None, or says that it needs ranks."""
     if row.compress_rate is None:
         return {**row_without_rates(row), "physical": None}
-    rates = read_rates(row.compress_rate, row.arch, row.layout)
+    rates = read_rates(row.compress_rate, outline(row.arch), row.layout)
     found = published_counts(rates)
     return {
         **compare_row(row, found["macs"], found["parameters"]),
@@ -87,19 +86,18 @@ def _physical(rates: CompressRates, rank_folder: Path) -> dict[str, int] | str:
     if rates.layout == "hrankplus":
         return slim_counts(rates)
     if not any(rates.values):
-        return dense_counts(rates.arch)
+        return counts(physical_cost(rates.network.model, rates.network.image))
     if not rank_folder.is_dir():
         return NEEDS_RANKS
     planned = make_plan(
-        open_dense_network(rates.arch, None, seed=0),
+        draw_network(rates.network.spec, seed=0),
         compress_rate=rates.text(),
         criterion="rank",
         rank_folder=rank_folder,
-        checkpoint_sha256=None,
         seed=0,
         force=True,  # only the kept sets count, not the weights
     )
-    return counts(physical_cost(planned.slim, example_images(rates.arch)))
+    return counts(physical_cost(planned.slim, planned.dense.image))
 
 
 def _job(folder: JobFolder) -> dict[str, Any]:
@@ -110,13 +108,13 @@ def _job(folder: JobFolder) -> dict[str, Any]:
     """
     summary = read_summary(folder)
     try:
-        arch, layout = summary["arch"], summary["options"].get("layout", "hrank")
-        rates = read_rates(summary["compress_rate"], arch, layout)
+        network, layout = outline(summary["arch"]), summary["options"].get("layout", "hrank")
+        rates = read_rates(summary["compress_rate"], network, layout)
         test = summary["accuracy"]["finetuned_best"]["test"]
         accuracy = Accuracy(test["correct"], test["images"], test["loss"])
         return {
             "job_dir": str(folder.path),
-            "arch": arch,
+            "arch": network.spec,
             "criterion": summary["criterion"],
             "compress_rate": summary["compress_rate"],
             "physical": summary["physical"]["pruned"],

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from utils.commands.prune import prune_command, run_identity
+from utils.commands.prune import prune_command
 from utils.commands.ranks import ranks_command
 from utils.options.controls_options import ControlsConfig
 from utils.options.devices import open_device
 from utils.options.images import open_images
-from utils.options.networks import RESULTS, checkpoint_of
+from utils.options.networks import RESULTS, checkpoint_of, outline
 from utils.options.prune_options import PruneConfig
 from utils.options.rank_options import RankConfig
 from utils.pruning.criteria import RANK_CRITERIA
@@ -98,7 +98,9 @@ def _side_by_side(
     """Make the runs that are not finished, `config.jobs` at a time."""
     to_make = {run.job_dir.name: run for run in runs if _finished(run) is None}
     if to_make:
-        open_images(config, config.arch, device)  # downloaded once, where they have to be
+        open_images(
+            config, outline(config.arch), device, any_classes=True
+        )  # downloaded once, where they have to be
         call_side_by_side(prune_command, to_make, config.jobs)
 
 
@@ -119,5 +121,5 @@ def _finished(run: PruneConfig) -> dict[str, Any] | None:
     """
     if not JobFolder(run.job_dir).summary_json.exists():
         return None
-    with open_job(run.job_dir, run_identity(run, run.resume)) as job:
+    with open_job(run.job_dir, run.identity(sha256_of(run.resume))) as job:
         return json.loads(job.summary_json.read_text())

@@ -8,10 +8,10 @@ from utils.commands.prune import prune_command
 from utils.commands.ranks import ranks_command
 from utils.commands.train import train_command
 from utils.options.data_options import DeviceOptions
+from utils.options.networks import outline
 from utils.options.prune_options import PruneConfig
 from utils.options.rank_options import RankConfig
 from utils.options.train_options import TrainConfig
-from utils.rank.rank_layers import rank_layers
 from utils.reports.summary import summary_markdown
 from utils.runs.job_folder import JobFolder
 from utils.runs.notes import note
@@ -62,7 +62,7 @@ def _steps(config: DemoConfig) -> tuple[TrainConfig, RankConfig, PruneConfig]:
         **shared,
         resume=baseline.best,
         rank_conv=ranks,
-        compress_rate=config.compress_rate or f"[0.35]*{rank_layers(ARCH).num_rates}",
+        compress_rate=config.compress_rate or f"[0.35]*{outline(ARCH).layers.num_rates}",
         epochs=config.epochs,
         lr=0.05,
         lr_schedule="cosine",

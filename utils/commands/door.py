@@ -11,17 +11,24 @@ from utils.runs.stop_signals import Stopped, stops_raised
 
 BAD_INPUT = 2
 
+# What a command does with its config, and what its result is for people.
+Command = tuple[Callable[[Any], dict[str, Any]], Callable[[dict[str, Any]], str]]
+
+
+def always(command: Callable[[Any], dict[str, Any]], text: Callable[[dict], str]) -> Callable:
+    """Return the function that picks this command, whatever the config says."""
+    return lambda config: (command, text)
+
 
 def run(
     config_class: type,
-    command: Callable[[Any], dict[str, Any]],
-    text: Callable[[dict[str, Any]], str],
+    pick: Callable[[Any], Command],
     argv: Sequence[str],
     *,
     prog: str,
     description: str,
 ) -> int:
-    """Parse `argv`, run the command, print its result, and return the exit code.
+    """Parse `argv`, run the command picked by it, print its result, and return the exit code.
 
     Bad input, a ValueError or a file that the system refuses, is one sentence on standard error
     and exit code 2. SIGINT and SIGTERM are one sentence, too, and exit code 130 or 143. With --json
@@ -30,6 +37,7 @@ def run(
     try:
         with stops_raised(), processes.joined():
             config = parse(config_class, argv, prog=prog, description=description)
+            command, text = pick(config)
             result = command(config)
             print(json.dumps(result, allow_nan=False) if config.json else text(result))
     except (ValueError, OSError) as error:

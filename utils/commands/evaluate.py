@@ -2,16 +2,15 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from models.registry import architecture, example_images
 from utils.data.images import ImageSource
+from utils.graph.network import Network
 from utils.metrics.accuracy import measure_accuracy
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.latency import compare_latency, using_threads
@@ -23,23 +22,11 @@ from utils.options.devices import open_device
 from utils.options.evaluate_options import EvaluateConfig, checkpoint_in
 from utils.options.images import Images, open_images
 from utils.options.networks import check_normalization, open_network
-from utils.removal.network_file import Network
+from utils.options.prune_options import PruneConfig
 from utils.reports.side_by_side import ratios, remarks
 from utils.runs.compiler import compiled
 from utils.runs.environment import environment
-
-
-@dataclass(frozen=True)
-class Tested:
-    """A network that is measured, and the file that it came from (None: drawn by the seed)."""
-
-    network: Network
-    path: Path | None
-
-    @property
-    def model(self) -> nn.Module:
-        """The network itself."""
-        return self.network.model
+from utils.runs.options import shared_options
 
 
 def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
@@ -50,8 +37,7 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
     """
     device = open_device(config.device, config.gpu)
     tested = _open_tested(config)
-    first = tested[0].network
-    images = open_images(config, first.arch, device, num_classes=first.num_classes)
+    images = open_images(config, tested[0], device)
     chosen = images.test if config.split == "test" else images.train
     for one in tested:
         one.model.to(device)
@@ -72,47 +58,49 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def _open_tested(config: EvaluateConfig) -> list[Tested]:
+def test_only_command(config: PruneConfig) -> dict[str, Any]:
+    """Return what `evaluate` finds out with the same options."""
+    return evaluate_command(EvaluateConfig(**shared_options(EvaluateConfig, config)))
+
+
+def _open_tested(config: EvaluateConfig) -> list[Network]:
     """Return the network to measure, and behind it the one to measure it against, if any.
 
     Raises:
         ValueError: one cannot be loaded, or they do not read the same images.
     """
-    path = config.tested()
-    first = Tested(open_network(config.arch, path, config.seed), path)
-    check_normalization(first.network, path, config.normalization)
+    first = open_network(config.arch, config.tested(), config.seed)
+    check_normalization(first, config.normalization)
     if config.against is None:
         return [first]
     path = checkpoint_in("--against", config.against)
-    arch = config.against_arch or first.network.arch
-    other = Tested(open_network(arch, path, config.seed), path)
-    check_normalization(other.network, path, config.normalization)
-    size, expected = (architecture(one.network.arch).image_size for one in (other, first))
-    classes = other.network.num_classes
-    if (size, classes) != (expected, first.network.num_classes):
+    other = open_network(config.against_arch or first.spec, path, config.seed)
+    check_normalization(other, config.normalization)
+    (size, classes), (expected, known) = ((x.image_size, x.num_classes) for x in (other, first))
+    if (size, classes) != (expected, known):
         raise ValueError(
             f"--against {path} tells {classes} classes of {size} x {size} images apart: expected "
-            f"{first.network.num_classes} of {expected} x {expected}, as the first network does"
+            f"{known} of {expected} x {expected}, as the first network does"
         )
     return [first, other]
 
 
 def _measured(
-    tested: Tested, images: Images, chosen: ImageSource, config: EvaluateConfig
+    network: Network, images: Images, chosen: ImageSource, config: EvaluateConfig
 ) -> dict[str, Any]:
     """Return all that is measured of one network but its latency, as plain JSON values."""
-    network, model, path = tested.network, tested.model, tested.path
+    model, path = network.model, network.checkpoint
     accuracy = measure_accuracy(model, images.evaluation_batches(chosen))
-    cost = physical_cost(model, example_images(network.arch).to(images.device))
+    cost = physical_cost(model, network.image)
     values, filters = zero_values(model), zero_filters(model)
     found = {
-        "arch": network.arch,
+        "arch": network.spec,
         "checkpoint": None if path is None else str(path),
         "form": network.form,
         **accuracy.as_dict(),
         **counts(cost),
         "uncounted": list(cost.uncounted),
-        "size_bytes": None if path is None else Path(path).stat().st_size,
+        "size_bytes": None if path is None else path.stat().st_size,
         "sizes": [asdict(parameter_size(model, bits)) for bits in config.bits],
         "zero_values": total_zeros(values),
         "zero_filters": total_zeros(filters),

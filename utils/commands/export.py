@@ -8,18 +8,16 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from models.registry import architecture, build_model, example_images
 from utils.data.gpu_loader import normalize
 from utils.data.images import NORMALIZATIONS
+from utils.graph.network import Network
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.export_check import check_file, logits_of
 from utils.metrics.latency import latencies
 from utils.options.export_options import ExportConfig
 from utils.options.images import open_images
-from utils.options.networks import RESULTS, check_normalization, open_network
-from utils.removal.network_file import Network
+from utils.options.networks import RESULTS, check_normalization, draw_network, open_network
 from utils.runs.atomic_write import atomic_open
-from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment
 from utils.runs.exported import FORMATS, export_program
 from utils.runs.notes import note
@@ -49,18 +47,17 @@ def export_command(config: ExportConfig) -> dict[str, Any]:
     formats, here = _formats(config), environment(_CPU)
     if config.gpu is not None:
         note(f"--gpu {config.gpu}: export computes on the CPU")
-    checkpoint = config.tested()
-    network = open_network(config.arch, checkpoint, config.seed)
-    check_normalization(network, checkpoint, config.normalization)
-    paths = {format: _path(config, checkpoint, network.arch, format) for format in formats}
+    network = open_network(config.arch, config.tested(), config.seed)
+    check_normalization(network, config.normalization)
+    paths = {format: _path(config, network, format) for format in formats}
     dataset, classes, pixels = _pixels(config, network)
-    model, example = network.model.eval(), example_images(network.arch)
+    model, example = network.model.eval(), network.example
     logits = logits_of(model, normalize(pixels, config.normalization))
     inside = config.with_normalization
     images = normalize(pixels, "none" if inside else config.normalization)
     shipped = _Normalized(model, config.normalization) if inside else model
     program = export_program(shipped, example)
-    facts = _facts(config, network, checkpoint, classes) | {"commit": here["commit"]}
+    facts = _facts(config, network, classes) | {"commit": here["commit"]}
     files, networks = [], {"network": shipped}
     for format, path in paths.items():
         content = FORMATS[format].write(program, facts)
@@ -69,10 +66,11 @@ def export_command(config: ExportConfig) -> dict[str, Any]:
         with atomic_open(path) as file:
             file.write(content)
         files.append({"format": format, "path": str(path), "size_bytes": len(content), **checked})
-    dense = build_model(network.arch, network.num_classes)
+    dense = draw_network(network.spec, config.seed, network.num_classes).model
+    checkpoint = network.checkpoint
     return {
         "command": "export",
-        "arch": network.arch,
+        "arch": network.spec,
         "form": network.form,
         "checkpoint": None if checkpoint is None else str(checkpoint),
         "size_bytes": None if checkpoint is None else checkpoint.stat().st_size,
@@ -114,13 +112,14 @@ def _lack(format: str) -> str:
     return f"--format {format} does not find {' and '.join(missing)}: {how}" if missing else ""
 
 
-def _path(config: ExportConfig, checkpoint: Path | None, arch: str, format: str) -> Path:
+def _path(config: ExportConfig, network: Network, format: str) -> Path:
     """Return where the file of a format goes.
 
     Raises:
         ValueError: the checkpoint lies there.
     """
-    path = checkpoint or RESULTS / arch / "untrained.pt"
+    checkpoint = network.checkpoint
+    path = checkpoint or RESULTS / network.spec / "untrained.pt"
     if config.output is not None:
         is_file = config.output.suffix.removeprefix(".") in FORMATS
         path = config.output if is_file else config.output / path.name
@@ -132,29 +131,24 @@ def _path(config: ExportConfig, checkpoint: Path | None, arch: str, format: str)
 
 def _pixels(config: ExportConfig, network: Network) -> tuple[str, Sequence[str] | None, Tensor]:
     """Return the name of the images to check on, their classes if known, and uint8 [N, 3, S, S]."""
-    size, count = architecture(network.arch).image_size, config.eval_batch_size
+    count = config.eval_batch_size
     if config.random_images:
         generator = torch.Generator().manual_seed(config.seed)
-        shape = (count, 3, size, size)
+        shape = (count, *network.example.shape[1:])
         return "noise", None, torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-    images = open_images(config, network.arch, _CPU, num_classes=network.num_classes)
+    images = open_images(config, network, _CPU)
     count = min(count, len(images.test))
     found = images.test.pixels(torch.arange(count), [slice(0, count)], device=_CPU, crops=None)
     return images.test.name, images.test.classes, next(iter(found))
 
 
-def _facts(
-    config: ExportConfig,
-    network: Network,
-    checkpoint: Path | None,
-    classes: Sequence[str] | None,
-) -> dict[str, Any]:
+def _facts(config: ExportConfig, network: Network, classes: Sequence[str] | None) -> dict[str, Any]:
     """Return what a file says of its network and of the images that it takes."""
-    size = architecture(network.arch).image_size
+    size = network.image_size
     mean, deviation = NORMALIZATIONS[config.normalization]
     then = "" if config.with_normalization else ", less mean, divided by deviation"
     return {
-        "arch": network.arch,
+        "arch": network.spec,
         "form": network.form,
         "input": f"float32 [N, 3, {size}, {size}], RGB in [0, 1]{then}",
         "mean": mean,
@@ -162,6 +156,6 @@ def _facts(
         "normalization": config.normalization,
         "num_classes": network.num_classes,
         "classes": classes,
-        "checkpoint_sha256": None if checkpoint is None else sha256_of(checkpoint),
+        "checkpoint_sha256": network.checkpoint_sha256,
         "torch": torch.__version__,
     }

@@ -2,17 +2,17 @@
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch.nn as nn
 from torch import Tensor
 
-from models.registry import example_images
+from utils.graph.network import Network
 from utils.metrics.accuracy import as_dicts
 from utils.metrics.cost import counts, physical_cost
 from utils.options.images import Images, open_images
-from utils.options.networks import RESULTS
+from utils.options.networks import RESULTS, open_dense_network
 from utils.options.prune_options import PruneConfig
 from utils.planning.finetune import finetuning_of
 from utils.planning.plan import check_finite
@@ -25,7 +25,7 @@ from utils.pruning.magnitude import (
     pattern_mask,
     prunable_weights,
 )
-from utils.removal.network_file import Network, write_network
+from utils.removal.network_file import write_network
 from utils.reports.board import (
     DENSE,
     FINETUNED,
@@ -46,9 +46,7 @@ from utils.runs.log import RunLog
 from utils.runs.notes import note
 
 
-def prune_weights(
-    config: PruneConfig, dense: Network, checkpoint: Path | None, identity: Mapping[str, Any]
-) -> dict[str, Any]:
+def prune_weights_command(config: PruneConfig) -> dict[str, Any]:
     """Zero the weights of least magnitude, fine-tune the others, and return the summary.
 
     The tensors keep their size, so the MACs do not change.
@@ -56,20 +54,21 @@ def prune_weights(
     Raises:
         ValueError: bad input, or a folder that holds a run with other options.
     """
+    dense = open_dense_network(config)
     check_finite(dense)
     masks = masks_of_step(config, dense.model, 1, steps=1)
-    summary = _described(config, dense, checkpoint, masks)
+    summary = _described(config, dense, masks)
     if config.dry_run:
         return summary
-    classes = dense.num_classes
-    images = open_images(config, config.arch, num_classes=classes, val_fraction=config.held_out)
+    images = open_images(config, dense, val_fraction=config.held_out)
+    identity = config.identity(dense.checkpoint_sha256)
     name = f"prune_weight_{config.threshold}_{config.schedule}"
-    folder = config.job_dir or RESULTS / config.arch / named_by(name, identity)
+    folder = config.job_dir or RESULTS / dense.spec / named_by(name, identity)
     with open_job(folder, identity) as job, RunLog(job) as log:
-        summary |= {"job_dir": str(folder), "dataset": images.name, "options": dict(identity)}
+        summary |= {"job_dir": str(folder), "dataset": images.name, "options": identity}
         pruned = copy.deepcopy(dense.model).to(images.device)
         summary |= _run(config, dense.model.to(images.device), pruned, images, job, log)
-        summary |= _written(config, dense, pruned, job, identity["checkpoint_sha256"])
+        summary |= _written(config, dense, pruned, job)
         summary["environment"] = environment(images.device)
         _finish(summary, dense.model, pruned, job, log)
     return summary
@@ -98,19 +97,17 @@ def masks_of_step(
     }
 
 
-def _described(
-    config: PruneConfig, dense: Network, checkpoint: Path | None, masks: Mapping[str, Tensor]
-) -> dict[str, Any]:
+def _described(config: PruneConfig, dense: Network, masks: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return what is known before anything is trained: the summary of a dry run."""
-    cost = counts(physical_cost(dense.model, example_images(dense.arch)))
+    cost = counts(physical_cost(dense.model, dense.image))
     layers = []
     for layer, weight in prunable_weights(dense.model).items():
         zeros = int((~masks[layer]).sum()) if layer in masks else 0
         layers.append({"layer": layer, "weights": weight.numel(), "zeros": zeros})
     return {
         "command": "prune",
-        "arch": config.arch,
-        "checkpoint": None if checkpoint is None else str(checkpoint),
+        "arch": dense.spec,
+        "checkpoint": None if dense.checkpoint is None else str(dense.checkpoint),
         "granularity": "weight",
         "sparsity": config.sparsity,
         "threshold": config.threshold,
@@ -175,11 +172,7 @@ def _step_row(masks: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _written(
-    config: PruneConfig,
-    dense: Network,
-    model: nn.Module,
-    job: JobFolder,
-    checkpoint_sha256: str | None,
+    config: PruneConfig, dense: Network, model: nn.Module, job: JobFolder
 ) -> dict[str, Any]:
     """Write pruned.pt, deflated, and return the zeros and the sizes of what is in it."""
     for weight in prunable_weights(model).values():
@@ -189,10 +182,10 @@ def _written(
         "sparsity": config.sparsity,
         "threshold": config.threshold,
         "pattern": config.pattern,
-        **config.provenance(checkpoint_sha256),
+        **config.provenance(dense.checkpoint_sha256),
     }
-    classes = dense.num_classes
-    write_network(job.pruned, Network(model, config.arch, classes, "mask", provenance=provenance))
+    pruned = replace(dense, model=model, form="mask", provenance=provenance)
+    write_network(job.pruned, pruned)
     sizes = weight_sizes(model, config.bits)
     files = {"dense": job.pruned.stat().st_size}
     deflate(job.pruned)

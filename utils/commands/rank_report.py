@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from utils.graph.network import Network
 from utils.paper.rates import CompressRates, read_rates
-from utils.paper.tables import rows_of
 from utils.planning.rank_choices import NEAR_FULL, RankedImages, filter_rows, study_ranks
 from utils.rank.rank_study import DRAWS
 from utils.reports.rank_figures import write_rank_figures
@@ -13,20 +13,20 @@ from utils.reports.rank_findings import report_markdown
 from utils.runs.atomic_write import write_csv, write_json, write_text
 
 
-def report_rates(arch: str, text: str) -> CompressRates:
+def report_rates(network: Network, text: str) -> CompressRates:
     """Return the rates whose cut is judged: those given, else those of the official README's row.
 
     Raises:
         ValueError: bad rates, or none given for a network that the README has no row of.
     """
-    sources = {row.compress_rate: row.compress_rate_source or "" for row in rows_of(arch)}
+    sources = {row.compress_rate: row.compress_rate_source or "" for row in network.official.hrank}
     published = [rates for rates, source in sources.items() if "HRank README" in source]
     if not text and not published:
         raise ValueError(
             f"--compress_rate is missing: expected the rates whose cut --report judges, "
-            f"as none are published for {arch}"
+            f"as none are published for {network.spec}"
         )
-    return read_rates(text or published[-1], arch)
+    return read_rates(text or published[-1], network)
 
 
 def write_report(

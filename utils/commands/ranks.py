@@ -15,19 +15,20 @@ from tqdm import tqdm
 from utils.commands.rank_report import report_rates, write_report
 from utils.data.gpu_loader import batches, num_batches
 from utils.data.images import ImageSource, check_enough, draw_images
-from utils.graph.prunable import Site
+from utils.graph.network import Network
+from utils.graph.prunable import RankLayers, Site
 from utils.options.devices import open_device
 from utils.options.images import open_images
-from utils.options.networks import checkpoint_of, open_dense_network
+from utils.options.networks import open_dense_network, outline
 from utils.options.rank_options import RankConfig
 from utils.planning.rank_choices import RankedImages
 from utils.rank.estimation import RankStatistics, estimate_ranks
 from utils.rank.matrix_rank import rank_method
 from utils.rank.rank_files import write_ranks
+from utils.rank.rank_layers import layers_at
 from utils.rank.rank_study import RankRecorder
 from utils.reports.board import check_not_drawn, log_ranks
 from utils.runs import processes
-from utils.runs.checkpoint import sha256_of
 from utils.runs.environment import environment
 from utils.runs.notes import note
 from utils.runs.stop_signals import stops_held, stops_leaving
@@ -42,29 +43,28 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input; nothing is written then.
     """
-    layers = config.rank_layers.layers
-    rates = report_rates(config.arch, config.compress_rate) if config.report else None
+    known = outline(config.arch)
+    rates = report_rates(known, config.compress_rate) if config.report else None
     if config.compress_rate and rates is None:
         note("--compress_rate has nothing to do here: the network is ranked before it is pruned")
     _check_places(config)
     device = open_device(config.device, config.gpu)
-    checkpoint = checkpoint_of(config)
-    network = open_dense_network(config.arch, checkpoint, config.seed)
-    model = network.model.to(device)
-    pool = _chosen_images(config, network.num_classes, device)
+    network = open_dense_network(config)
+    layers, model = layers_at(network, config.sites), network.model.to(device)
+    pool = _chosen_images(config, network, device)
     images = pool.subset(range(config.images_wanted))
     recorder = RankRecorder() if config.report else None
     started = time.perf_counter()
-    found = _with_bar(model, images, config, device, recorder=recorder)
+    found = _with_bar(model, layers, images, config, recorder=recorder)
     seconds = time.perf_counter() - started
-    provenance = _provenance(config, checkpoint, images, device)
+    provenance = _provenance(config, network, images, device)
     with stops_leaving(f"the rank files are written into {config.folder}"), stops_held():
-        write_ranks(config.folder, layers, found, provenance)
-        _draw(config, model, pool, found, device)
+        write_ranks(config.folder, layers.layers, found, provenance)
+        _draw(config, model, layers, pool, found)
     result = {
-        "arch": config.arch,
+        "arch": network.spec,
         "folder": str(config.folder),
-        "files": len({layer.file for layer in layers}),
+        "files": len({layer.file for layer in layers.layers}),
         "images": len(images),
         "maps": sum(len(ranks.total) for ranks in found.values()) * len(images),
         "seconds": seconds,
@@ -75,7 +75,7 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
                 "map_size": list(found[layer.site].map_size),
                 "mean_rank": float(found[layer.site].mean.mean()),
             }
-            for layer in layers
+            for layer in layers.layers
         ],
     }
     if rates is not None:
@@ -83,7 +83,7 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
         with stops_leaving(f"the rank files are written into {config.folder}, the report is not"):
             summary = write_report(
                 folder,
-                _rank_further(model, pool, config, device, recorder=recorder),
+                _rank_further(model, layers, pool, config, recorder=recorder),
                 rates,
                 layers=result["layers"],
                 counts=config.report_images,
@@ -96,9 +96,9 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
 
 def _rank_further(
     model: nn.Module,
+    layers: RankLayers,
     pool: ImageSource,
     config: RankConfig,
-    device: torch.device,
     *,
     recorder: RankRecorder,
 ) -> RankedImages:
@@ -107,28 +107,27 @@ def _rank_further(
     `recorder` holds the ranks of those already.
     """
     wanted, further = config.images_wanted, RankRecorder()
-    _with_bar(model, pool.subset(range(wanted, len(pool))), config, device, recorder=further)
+    _with_bar(model, layers, pool.subset(range(wanted, len(pool))), config, recorder=further)
     other_way = replace(config, augment=not config.augment)
-    varied = _with_bar(model, pool.subset(range(wanted)), other_way, device)
-    layers = [layer for layer in config.rank_layers.layers if layer.follows is None]
+    varied = _with_bar(model, layers, pool.subset(range(wanted)), other_way)
     first, rest = recorder.ranks(), further.ranks()
     return RankedImages(
-        {layer.conv: torch.cat([first[layer.site], rest[layer.site]]) for layer in layers},
-        {layer.conv: varied[layer.site].mean for layer in layers},
+        {x.conv: torch.cat([first[x.site], rest[x.site]]) for x in layers.scored()},
+        {x.conv: varied[x.site].mean for x in layers.scored()},
         wanted,
     )
 
 
 def _with_bar(
     model: nn.Module,
+    layers: RankLayers,
     images: ImageSource,
     config: RankConfig,
-    device: torch.device,
     *,
     recorder: RankRecorder | None = None,
 ) -> dict[Site, RankStatistics]:
     """Rank all layers under a bar that counts a step for each layer of each batch."""
-    sites = config.rank_layers.sites()
+    sites, device = layers.sites(), next(model.parameters()).device
     own = processes.in_turn(range(num_batches(images, config.batch_size)))
     with tqdm(total=len(own) * len(sites), unit="layer", desc="ranks", mininterval=0.5) as bar:
 
@@ -143,13 +142,13 @@ def _with_bar(
 
 
 def _provenance(
-    config: RankConfig, checkpoint: Path | None, images: ImageSource, device: torch.device
+    config: RankConfig, network: Network, images: ImageSource, device: torch.device
 ) -> dict[str, Any]:
     """Return what the manifest says of how the ranks were made."""
     return {
-        "arch": config.arch,
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "checkpoint_sha256": None if checkpoint is None else sha256_of(checkpoint),
+        "arch": network.spec,
+        "checkpoint": None if network.checkpoint is None else str(network.checkpoint),
+        "checkpoint_sha256": network.checkpoint_sha256,
         "dataset": images.name,
         "split": config.split,
         "sites": config.sites,
@@ -167,17 +166,17 @@ def _provenance(
 def _draw(
     config: RankConfig,
     model: nn.Module,
+    layers: RankLayers,
     images: ImageSource,
     found: Mapping[Site, RankStatistics],
-    device: torch.device,
 ) -> None:
     """Draw the ranks, and the maps of the first image, where --tensorboard says so."""
     if config.tensorboard is None or not processes.is_first():
         return
-    layers = [layer for layer in config.rank_layers.layers if layer.follows is None]
-    scores = {layer.conv: found[layer.site].mean for layer in layers}
+    scored, device = layers.scored(), next(model.parameters()).device
+    scores = {layer.conv: found[layer.site].mean for layer in scored}
     ((image, _),) = batches(images.subset([0]), 1, config.normalization, device=device)
-    log_ranks(config.tensorboard, model, layers, image, scores)
+    log_ranks(config.tensorboard, model, scored, image, scores)
 
 
 def _check_places(config: RankConfig) -> None:
@@ -198,9 +197,9 @@ def _check_writable(folder: Path) -> None:
         )
 
 
-def _chosen_images(config: RankConfig, num_classes: int, device: torch.device) -> ImageSource:
+def _chosen_images(config: RankConfig, network: Network, device: torch.device) -> ImageSource:
     """Return the first `images_needed` images of the split, in an order drawn by the seed."""
-    data = open_images(config, config.arch, device, num_classes=num_classes)
+    data = open_images(config, network, device)
     source = data.train if config.split == "train" else data.test
     report = " and to report on (see --report_images)" * config.report
     wanted = f"{config.images_needed} images to rank on{report}"

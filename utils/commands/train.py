@@ -2,13 +2,10 @@
 
 from typing import Any
 
-import torch
-
-from models.registry import build_model, example_images
 from utils.metrics.accuracy import as_dicts
 from utils.metrics.cost import physical_cost
 from utils.options.images import open_images
-from utils.options.networks import baseline_folder
+from utils.options.networks import baseline_folder, draw_network, outline
 from utils.options.train_options import TrainConfig
 from utils.paper.markdown import millions
 from utils.reports.board import log_results
@@ -30,11 +27,10 @@ def train_command(config: TrainConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input, or a folder that holds a run with other options.
     """
-    images = open_images(config, config.arch, val_fraction=config.held_out)
-    device = images.device
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)
-        model = build_model(config.arch, images.num_classes).to(device)
+    known = outline(config.arch)
+    images = open_images(config, known, val_fraction=config.held_out, any_classes=True)
+    network = draw_network(config.arch, config.seed, images.num_classes)
+    model = network.model.to(images.device)
     folder = config.job_dir or baseline_folder(config.arch).path
     options = {"command": "train", **as_dict(config, without=_PASSING)}
     with open_job(folder, options) as job, RunLog(job) as log:
@@ -49,10 +45,10 @@ def train_command(config: TrainConfig) -> dict[str, Any]:
             stage="baseline",
             log=log,
         )
-        cost = physical_cost(model, example_images(config.arch).to(device))
+        cost = physical_cost(model, network.image)
         summary = {
             "command": "train",
-            "arch": config.arch,
+            "arch": network.spec,
             "job_dir": str(folder),
             "checkpoint": str(job.best),
             "dataset": images.name,
@@ -66,7 +62,7 @@ def train_command(config: TrainConfig) -> dict[str, Any]:
             "epochs_trained": len(result.epochs),
             "seconds": result.seconds,
             "options": options,
-            "environment": environment(device),
+            "environment": environment(images.device),
         }
         if not job.summary_json.exists():
             figures = {"top1_percent": summary["best"]["test"]["top1_percent"]}

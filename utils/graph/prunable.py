@@ -43,6 +43,10 @@ class RankLayers:
     num_rates: int
     ignored_rates: int = 0
 
+    def scored(self) -> tuple[RankLayer, ...]:
+        """Return those that have scores of their own: all but those that follow another."""
+        return tuple(layer for layer in self.layers if layer.follows is None)
+
     def sites(self) -> tuple[Site, ...]:
         """Return where maps are ranked, each place once: convs may share one."""
         return tuple(dict.fromkeys(layer.site for layer in self.layers))

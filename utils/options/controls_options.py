@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions
+from utils.options.networks import outline
 from utils.options.prune_options import PruneConfig
 from utils.options.training_options import TrainingOptions, schedule_name
 from utils.pruning.compress_rates import format_rates
 from utils.pruning.criteria import CRITERIA, RANK_CRITERIA
-from utils.rank.rank_layers import rank_layers
 from utils.runs.options import option, shared_options
 from utils.training.schedules import SCHEDULES
 
@@ -134,7 +134,7 @@ class ControlsConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions
         """Return {name: compress rates of the network} of each level of pruning."""
         if self.compress_rate:
             return {"own": self.compress_rate}
-        convs = rank_layers(self.arch).num_rates
+        convs = outline(self.arch).layers.num_rates
         return {f"{rate:g}": format_rates([rate] * convs) for rate in self.plan.rates}
 
     def runs(

@@ -7,10 +7,10 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from models.registry import architecture
 from utils.data.gpu_loader import batches, num_batches
 from utils.data.images import ImageSource, split_validation
 from utils.data.load import load_dataset
+from utils.graph.network import Network
 from utils.metrics.accuracy import Accuracy, measure_accuracy
 from utils.options.data_options import DataOptions
 from utils.options.devices import open_device
@@ -93,16 +93,16 @@ class Images:
 
 def open_images(
     options: DataOptions,
-    arch: str,
+    network: Network,
     device: torch.device | None = None,
     *,
-    num_classes: int | None = None,
     val_fraction: float | None = None,
+    any_classes: bool = False,
 ) -> Images:
     """Load the images that the options name and hold out `val_fraction` of train (None: nothing).
 
-    They go to `device`, by default the one that the options name. `num_classes` is what a network
-    that is there already expects.
+    They have the size that the network reads, and go to `device`, by default the one that the
+    options name. `any_classes`: the network is yet to be built, for as many as there are.
 
     Raises:
         ValueError: the images cannot be loaded, or their classes are not the network's.
@@ -114,14 +114,14 @@ def open_images(
         data = load_dataset(
             options.dataset,
             options.data_dir,
-            image_size=architecture(arch).image_size,
+            image_size=network.image_size,
             seed=options.seed,
             workers=-(-options.workers // processes.num_processes()),  # 0 stays 0
         )
-    if num_classes not in (None, len(data.train.classes)):
+    if not any_classes and network.num_classes != len(data.train.classes):
         raise ValueError(
             f"dataset {data.name!r} has {len(data.train.classes)} classes: "
-            f"expected the {num_classes} of the network"
+            f"expected the {network.num_classes} of the network"
         )
     train, validation = data.train, None
     if val_fraction is not None:

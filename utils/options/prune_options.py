@@ -9,15 +9,18 @@ import torch
 from utils.options.budget_options import BudgetOptions
 from utils.options.data_options import DataOptions, DeviceOptions
 from utils.options.evaluate_options import TestedOptions
+from utils.options.networks import outline
 from utils.options.step_options import StepOptions
 from utils.options.training_options import TrainingOptions, recipe_option
 from utils.options.weight_options import WeightOptions
 from utils.paper.rates import LAYOUTS, rates_of_ratio, read_rates
-from utils.rank.rank_layers import rank_layers
-from utils.runs.options import option, refuse_given
+from utils.runs.options import as_dict, option, refuse_given
 from utils.training.published import recipe_values
 from utils.training.schedules import Recipe
 
+# They change no number of a pruning run.
+_PASSING = ("json", "dry_run", "job_dir", "device", "gpu", "remove_zeros", "test_only")
+_PASSING += ("test_model_dir", "workers", "force", "ratio")  # its rates are compress_rate's
 _LOADS = "a checkpoint loads as it is, bare or under state_dict, with or without module."
 
 
@@ -139,8 +142,8 @@ class PruneConfig(
                 "--compress_rate is missing: expected rates such as [0.1]+[0.6]*54 (or a target)"
             )
         if self.compress_rate:
-            read_rates(self.compress_rate, self.arch, self.layout)
-        num_rates = rank_layers(self.arch).num_rates
+            read_rates(self.compress_rate, outline(self.arch), self.layout)
+        num_rates = outline(self.arch).layers.num_rates
         if not 0 <= self.start_cov < num_rates:
             raise ValueError(
                 f"--start_cov is {self.start_cov}: expected at least 0, less than the {num_rates} "
@@ -166,7 +169,7 @@ class PruneConfig(
 
     def _take_ratio(self) -> None:
         """Let the compress rate be what --ratio says."""
-        rates = rates_of_ratio(self.ratio, self.arch)
+        rates = rates_of_ratio(self.ratio, outline(self.arch))
         if self.compress_rate not in ("", rates):
             raise ValueError(
                 f"--ratio and --compress_rate {self.compress_rate!r}: expected one of them"
@@ -188,6 +191,20 @@ class PruneConfig(
         self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)
         if self.epochs:
             self.training_recipe(self.seed)
+
+    @property
+    def prunes(self) -> str:
+        """What goes: "filters", "weights", "zeros" that are there already, or "nothing"."""
+        if self.test_only:
+            return "nothing"
+        if self.remove_zeros:
+            return "zeros"
+        return "weights" if self.by_weight else "filters"
+
+    def identity(self, checkpoint_sha256: str | None) -> dict[str, Any]:
+        """Return what makes a run the same run: its options and the dense checkpoint's bytes."""
+        options = as_dict(self, without=_PASSING)
+        return {"command": "prune", **options, "checkpoint_sha256": checkpoint_sha256}
 
     def provenance(self, checkpoint_sha256: str | None) -> dict[str, Any]:
         """Return what a pruned file says of the run that made it, whatever was pruned."""

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from utils.graph.prunable import RankLayers
 from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions
-from utils.rank.rank_layers import SITES, rank_layers
+from utils.rank.rank_layers import SITES
 from utils.rank.rank_study import DRAWS
 from utils.runs.options import option
 
@@ -92,11 +91,6 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
         if not self.report:
             return self.images_wanted
         return max(DRAWS * self.images_wanted, *self.report_images)
-
-    @property
-    def rank_layers(self) -> RankLayers:
-        """The convs to rank, and where."""
-        return rank_layers(self.arch, self.sites)
 
     @property
     def folder(self) -> Path:

@@ -30,8 +30,6 @@ class ScoreOptions(ArchOptions):
         return self.rank_conv or Path("rank_conv") / self.arch
 
 
-def how_scored(config: Any, checkpoint_sha256: str | None) -> dict[str, Any]:
+def how_scored(config: ScoreOptions) -> dict[str, Any]:
     """Return what the options of a command say to `score_layers` and `make_plan`."""
-    names = ("criterion", "rank_folder", "seed", "force")
-    how = {name: getattr(config, name) for name in names}
-    return how | {"checkpoint_sha256": checkpoint_sha256}
+    return {name: getattr(config, name) for name in ("criterion", "rank_folder", "seed", "force")}

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from models import densenet, googlenet, mobilenet, resnet_imagenet
-from models.registry import architecture
 from models.resnet_cifar import STAGE_WIDTHS
 from models.vgg import CONFIGURATION
+from utils.graph.network import Network
 
 
 class Width(NamedTuple):
@@ -43,48 +43,37 @@ class Layout:
     pooling: int = 0
 
 
-def num_rates(arch: str) -> int:
-    """Return how many compress rates HRankPlus takes for a network.
-
-    Raises:
-        ValueError: HRankPlus does not know `arch`.
-    """
-    return _layout(arch).num_rates
-
-
-def fit_rates(arch: str, rates: Sequence[float]) -> list[float]:
-    """Return the rates that HRankPlus uses, `num_rates(arch)` of them.
+def fit_rates(network: Network, rates: Sequence[float]) -> list[float]:
+    """Return the rates that HRankPlus uses, as many as it takes for the network.
 
     The first rate of DenseNet, GoogLeNet and the MobileNets is there, and is ignored.
 
     Raises:
-        ValueError: HRankPlus does not know `arch`, or the rates are too few or too many, not in
-            [0, 1), or not 0 where they must be.
+        ValueError: HRankPlus does not know the network, or the rates are too few or too many, not
+            in [0, 1), or not 0 where they must be.
     """
-    layout = _layout(arch)
+    layout = _layout(network)
     used, rest = list(rates[: layout.num_rates]), list(rates[layout.num_rates :])
     if len(used) < layout.num_rates or len(rest) > layout.ends_in_zero:
         more = " (or one more, a zero)" * layout.ends_in_zero
         raise ValueError(
-            f"compress rate: {len(rates)} rates for {arch}, HRankPlus expects "
+            f"compress rate: {len(rates)} rates for {network.spec}, HRankPlus expects "
             f"{layout.num_rates}{more}"
         )
     for position, rate in enumerate(rates):
         if not 0 <= rate < 1:
             raise ValueError(
-                f"compress rate {position + 1} of {arch} is {rate}: expected 0 <= rate < 1"
+                f"compress rate {position + 1} of {network.spec} is {rate}: expected 0 <= rate < 1"
             )
         if rate and (position in layout.must_be_zero or position >= layout.num_rates):
             raise ValueError(
-                f"compress rate {position + 1} of {arch} is {rate}: expected 0, "
+                f"compress rate {position + 1} of {network.spec} is {rate}: expected 0, "
                 "HRankPlus cannot prune that layer"
             )
     return used
 
 
-def slim_widths(
-    arch: str, rates: Sequence[float], num_classes: int | None = None
-) -> dict[str, Width]:
+def slim_widths(network: Network, rates: Sequence[float]) -> dict[str, Width]:
     """Return the width of every conv, norm and linear of HRankPlus's slim network, by module name.
 
     A norm and a depthwise conv read as many channels as they write.
@@ -92,31 +81,33 @@ def slim_widths(
     Raises:
         ValueError: as `fit_rates`, or a layer would keep no filter.
     """
-    used = fit_rates(arch, rates)
-    classes = num_classes or architecture(arch).num_classes
-    widths = dict(_layout(arch).widths(used, classes))
+    used = fit_rates(network, rates)
+    widths = dict(_layout(network).widths(used, network.num_classes))
     for name, width in widths.items():
         if not width.outputs:
-            raise ValueError(f"compress rate: {name!r} of {arch} keeps no filter, expected one")
+            raise ValueError(
+                f"compress rate: {name!r} of {network.spec} keeps no filter, expected one"
+            )
     return widths
 
 
-def pooling_macs(arch: str, widths: Mapping[str, Width]) -> int:
+def pooling_macs(network: Network, widths: Mapping[str, Width]) -> int:
     """Return what HRankPlus's counter charges for the average pooling of the slim network.
 
     It charges an adaptive pooling of k x k maps k * k + 1 for a channel, another pooling 1.
 
     Raises:
-        ValueError: HRankPlus does not know `arch`.
+        ValueError: HRankPlus does not know the network.
     """
     classifier = list(widths.values())[-1]
-    return _layout(arch).pooling * classifier.inputs
+    return _layout(network).pooling * classifier.inputs
 
 
-def _layout(arch: str) -> Layout:
-    if arch not in LAYOUTS:
-        raise ValueError(f"HRankPlus has no {arch!r}: expected one of {', '.join(LAYOUTS)}")
-    return LAYOUTS[arch]
+def _layout(network: Network) -> Layout:
+    if network.official.slim is None:
+        expected = f"expected one of {', '.join(LAYOUTS)}"
+        raise ValueError(f"HRankPlus has no {network.spec!r}: {expected}")
+    return network.official.slim
 
 
 def _kept(filters: int, rate: float) -> int:

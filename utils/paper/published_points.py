@@ -25,14 +25,14 @@ class PublishedPoint:
     source: str
 
 
-def published_points(arch: str) -> list[PublishedPoint]:
+def published_points(name: str) -> list[PublishedPoint]:
     """Return what was published of a network: HRank's and HRankPlus's rows, then other methods'."""
     points = []
     for layout in ("hrank", "hrankplus"):
-        rows = rows_of(arch, layout)
+        rows = rows_of(name, layout)
         points += [_of_row(row, dense=rows[0]) for row in rows]
     others = json.loads(_OTHERS.read_text(encoding="utf-8"))["rows"]
-    return points + [_of_other(fact) for fact in others if fact["arch"] == arch]
+    return points + [_of_other(fact) for fact in others if fact["arch"] == name]
 
 
 def _of_row(row: PaperRow, dense: PaperRow) -> PublishedPoint:

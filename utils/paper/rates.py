@@ -4,24 +4,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from utils.graph.network import Network
 from utils.paper.hrankplus import fit_rates as fit_slim_rates
 from utils.paper.hrankplus import slim_widths
 from utils.pruning.compress_rates import fit_rates, format_rates, num_removed, parse_rates
-from utils.rank.rank_layers import rank_layers
 
 LAYOUTS = ("hrank", "hrankplus")
 
 
 @dataclass(frozen=True)
 class CompressRates:
-    """The compress rates of one architecture, in the order of a layout.
+    """The compress rates of one network, in the order of a layout.
 
     `hrank` has one rate per conv (GoogLeNet: per block) and keeps f - int(rate * f) of its f
     filters; `hrankplus` has one rate per stage and one per block inside, and keeps
     int(f * (1 - rate)), both in floating point as the official codes do.
     """
 
-    arch: str
+    network: Network
     layout: str
     values: tuple[float, ...]
 
@@ -35,9 +35,9 @@ class CompressRates:
         `filters` is {conv: number of filters}. `as_counted` gives what the official counter of MACs
         takes, where it differs from what the official masks do.
         """
-        layers = rank_layers(self.arch).layers
+        layers = self.network.layers.layers
         if self.layout == "hrankplus":
-            widths = slim_widths(self.arch, self.values)
+            widths = slim_widths(self.network, self.values)
             return {layer.conv: widths[layer.conv].outputs for layer in layers}
         kept = {}
         for layer in layers:
@@ -48,7 +48,7 @@ class CompressRates:
     def of_convs(self, filters: Mapping[str, int]) -> dict[str, float]:
         """Return {conv: rate r} such that int(r * f) filters of every rank layer are to go."""
         if self.layout == "hrank":
-            return {x.conv: self.values[x.rate] for x in rank_layers(self.arch).layers}
+            return {x.conv: self.values[x.rate] for x in self.network.layers.layers}
         gone = {conv: filters[conv] - stays for conv, stays in self.kept(filters).items()}
         # The next number up, lest (a / b) * b fall below a.
         return {
@@ -57,28 +57,28 @@ class CompressRates:
         }
 
 
-def read_rates(text: str, arch: str, layout: str = "hrank") -> CompressRates:
+def read_rates(text: str, network: Network, layout: str = "hrank") -> CompressRates:
     """Return the compress rates that `text` spells.
 
     Raises:
-        ValueError: `arch` is unknown, `text` is malformed, or it spells too few or too many rates.
+        ValueError: `text` is malformed, or it spells too few or too many rates.
     """
     values = parse_rates(text)
     if layout == "hrankplus":
-        return CompressRates(arch, layout, tuple(fit_slim_rates(arch, values)))
-    known = rank_layers(arch)
-    fitted = fit_rates(values, known.num_rates, known.ignored_rates, arch)
-    return CompressRates(arch, layout, tuple(fitted))
+        return CompressRates(network, layout, tuple(fit_slim_rates(network, values)))
+    known = network.layers
+    fitted = fit_rates(values, known.num_rates, known.ignored_rates, network.spec)
+    return CompressRates(network, layout, tuple(fitted))
 
 
-def rates_of_ratio(ratio: Sequence[float], arch: str) -> str:
+def rates_of_ratio(ratio: Sequence[float], network: Network) -> str:
     """Return what `--ratio` stands for, in the official grammar: a single number is every rate.
 
     Raises:
-        ValueError: `arch` is unknown, or a number is no rate.
+        ValueError: a number is no rate.
     """
     if not all(0 <= rate < 1 for rate in ratio):
         given = ",".join(f"{rate:g}" for rate in ratio)
         raise ValueError(f"--ratio is {given!r}: expected at least 0 and less than 1")
-    num_rates = rank_layers(arch).num_rates
+    num_rates = network.layers.num_rates
     return format_rates(ratio * num_rates if len(ratio) == 1 else ratio)

@@ -1,7 +1,7 @@
 """The rows of the tables that HRank and HRankPlus published, read from facts.json."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,26 +47,22 @@ def published_rows() -> tuple[PaperRow, ...]:
     return tuple(_paper_row(fact) for fact in facts["rows"])
 
 
-def rows_of(arch: str, layout: str = "hrank") -> tuple[PaperRow, ...]:
+def rows_of(name: str, layout: str = "hrank") -> tuple[PaperRow, ...]:
     """The published rows of a network in one layout, baseline first; none if it has none."""
-    return tuple(row for row in published_rows() if (row.arch, row.layout) == (arch, layout))
+    return tuple(row for row in published_rows() if (row.arch, row.layout) == (name, layout))
 
 
 def matching_row(
-    arch: str,
-    rates: Sequence[float],
-    *,
-    expand: Callable[[str], Sequence[float]],
-    layout: str = "hrank",
+    rows: Iterable[PaperRow], rates: Sequence[float], expand: Callable[[str], Sequence[float]]
 ) -> PaperRow | None:
-    """The row that was published for these compress rates, or None.
+    """The one of a network's published rows that has these compress rates, or None.
 
     `expand` turns a compress-rate string into the rates, the way `rates` came about. Where two
     rows have the same rates, the later is the authors' correction, and is returned.
     """
     matches = [
         row
-        for row in rows_of(arch, layout)
+        for row in rows
         if row.compress_rate is not None and list(expand(row.compress_rate)) == list(rates)
     ]
     return matches[-1] if matches else None

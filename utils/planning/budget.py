@@ -11,19 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.registry import example_images
-from utils.graph.channel_graph import ChannelGraph
 from utils.graph.groups import channel_groups
+from utils.graph.network import Network
 from utils.metrics.cost import physical_cost
 from utils.metrics.latency import Latency, compare_latency
 from utils.options.devices import open_device
 from utils.options.prune_options import PruneConfig
-from utils.options.scan_options import ScanConfig
-from utils.options.score_options import how_scored
 from utils.paper.markdown import counted
 from utils.paper.rates import CompressRates
 from utils.planning.budget_scan import dense_losses, scan_folder_for
-from utils.planning.plan import Planner, check_finite, planner, score_layers
+from utils.planning.plan import Planner, planner
+from utils.planning.scanning import ScanPlan
 from utils.pruning.allocation import (
     global_steps,
     losses,
@@ -37,8 +35,6 @@ from utils.pruning.rate_units import Levels, RateUnit, rate_units, rates_at
 from utils.pruning.sensitivity import macs_left, parameters_left, read_points
 from utils.rank.estimation import outputs_of
 from utils.rank.rank_files import read_manifest
-from utils.rank.rank_layers import rank_layers
-from utils.removal.network_file import Network
 from utils.removal.surgery import remove_filters
 from utils.runs.borrowed_state import evaluating
 from utils.runs.job_folder import JobFolder
@@ -50,10 +46,10 @@ _NAMES = {"macs": "MACs", "params": "parameters", "latency": "latency"}
 def find_budget(
     config: PruneConfig,
     dense: Network,
-    checkpoint_sha256: str | None,
+    scores: Mapping[str, Tensor],
     job: JobFolder,
     *,
-    make_scan: Callable[[ScanConfig], Any],
+    make_scan: Callable[[ScanPlan], Any],
 ) -> dict[str, Any]:
     """Return the summary's `budget`: the target, the compress rates found, and what they leave.
 
@@ -62,18 +58,15 @@ def find_budget(
     `make_scan` makes the scan that --allocation sensitivity lacks.
 
     Raises:
-        ValueError: bad scores, an unfit scan, or a target that `--max_rate` keeps out of reach.
+        ValueError: an unfit scan, or a target that `--max_rate` keeps out of reach.
     """
     if job.budget.exists() and not config.dry_run:
         return json.loads(job.budget.read_text())
-    check_finite(dense)
-    graph = dense.trace()
-    scores = score_layers(dense, graph, **how_scored(config, checkpoint_sha256))
-    network = _prunable(config, dense, graph, scores)
+    network = _prunable(config, dense, scores)
     sensitive, (name, share) = config.allocation == "sensitivity", config.target
     scan = None
     if sensitive:
-        scan = scan_folder_for(config, checkpoint_sha256, graph, scores, make_scan=make_scan)
+        scan = scan_folder_for(config, dense, scores, make_scan=make_scan)
     left_of = network.counter(name)
     steps = _steps(config, network, scan, left_of)
     if name == "latency":
@@ -99,17 +92,14 @@ class _Prunable:
     """A dense network, its scores, its rate units, and the plan of any levels of theirs."""
 
     dense: Network
-    graph: ChannelGraph
     scores: Mapping[str, Tensor]
     units: Sequence[RateUnit]
     plan_of: Planner
 
     def rates(self, levels: Levels) -> CompressRates:
         """Return the compress rates of the levels."""
-        arch = self.dense.arch
-        return CompressRates(
-            arch, "hrank", rates_at(self.units, levels, rank_layers(arch).num_rates)
-        )
+        values = rates_at(self.units, levels, self.dense.layers.num_rates)
+        return CompressRates(self.dense, "hrank", values)
 
     def masks(self, levels: Levels) -> dict[str, Tensor]:
         """Return {conv: bool [filters]}, True is kept, of the plan of the levels."""
@@ -117,33 +107,30 @@ class _Prunable:
 
     def counter(self, of: str) -> CostOf:
         """Return levels -> the share that removal would leave of the "params", else of the MACs."""
-        model = self.dense.model
-        cost = physical_cost(model, example_images(self.dense.arch))
+        model, graph = self.dense.model, self.dense.graph
+        cost = physical_cost(model, self.dense.image)
         macs = {layer.name: layer.macs for layer in cost.layers}
 
         @cache
         def left(levels: Levels) -> float:
             masks = self.masks(levels)
             if of == "params":
-                return parameters_left(model, self.graph, masks) / cost.parameters
-            return macs_left(model, self.graph, macs, masks) / cost.macs
+                return parameters_left(model, graph, masks) / cost.parameters
+            return macs_left(model, graph, macs, masks) / cost.macs
 
         return left
 
 
-def _prunable(
-    config: PruneConfig, dense: Network, graph: ChannelGraph, scores: Mapping[str, Tensor]
-) -> _Prunable:
+def _prunable(config: PruneConfig, dense: Network, scores: Mapping[str, Tensor]) -> _Prunable:
     """Return the network with the units that the options leave it."""
-    layers = rank_layers(dense.arch).layers
     units = rate_units(
-        channel_groups(graph, across_sums=config.group),
-        {layer.conv: layer.rate for layer in layers if layer.follows is None},
+        channel_groups(dense.graph, across_sums=config.group),
+        {layer.conv: layer.rate for layer in dense.layers.scored()},
         max_rate=config.max_rate,
         round_to=config.round_to,
     )
-    plan_of = planner(graph, scores, group=config.group, round_to=config.round_to)
-    return _Prunable(dense, graph, scores, units, plan_of)
+    plan_of = planner(dense, scores, group=config.group, round_to=config.round_to)
+    return _Prunable(dense, scores, units, plan_of)
 
 
 def _steps(
@@ -219,10 +206,10 @@ def _by_latency(
     """
     device = open_device(config.device, config.gpu)
     model = copy.deepcopy(network.dense.model).to(device)
-    images = example_images(config.arch).repeat(config.latency_batch_size, 1, 1, 1).to(device)
+    images = network.dense.example.repeat(config.latency_batch_size, 1, 1, 1).to(device)
 
     def timed(levels: Levels) -> dict[str, Latency]:
-        slim = remove_filters(model, network.graph, network.masks(levels))
+        slim = remove_filters(model, network.dense.graph, network.masks(levels))
         return compare_latency({"dense": model, "pruned": slim}, images)
 
     @cache
@@ -248,14 +235,13 @@ def full_ranks(dense: Network, rank_folder: Path) -> dict[str, int]:
 
     The folder's manifest has the sizes; without one the sites are the official ones.
     """
-    layers = [layer for layer in rank_layers(dense.arch).layers if layer.follows is None]
+    layers = dense.layers.scored()
     sizes: dict[str, int] = {}
 
     def record(site, maps: Tensor) -> None:
         sizes.update({x.conv: min(maps.shape[2:]) for x in layers if x.site == site})
 
-    sites = rank_layers(dense.arch).sites()
-    with evaluating(dense.model), outputs_of(dense.model, sites, record):
-        dense.model(example_images(dense.arch))
+    with evaluating(dense.model), outputs_of(dense.model, dense.layers.sites(), record):
+        dense.model(dense.image)
     entries = (read_manifest(rank_folder) or {}).get("layers", ())
     return sizes | {x["conv"]: min(x["map_size"]) for x in entries if "map_size" in x}

@@ -8,21 +8,20 @@ from typing import Any
 
 from torch import Tensor
 
-from utils.graph.channel_graph import ChannelGraph
+from utils.graph.network import Network
 from utils.options.prune_options import PruneConfig
 from utils.options.scan_options import ScanConfig
-from utils.planning.scanning import scan_folder, scan_identity, wanted_masks
+from utils.planning.scanning import ScanPlan, plan_scan
 from utils.runs.job_folder import JobFolder
 from utils.runs.notes import note
 
 
 def scan_folder_for(
     config: PruneConfig,
-    checkpoint_sha256: str | None,
-    graph: ChannelGraph,
+    dense: Network,
     scores: Mapping[str, Tensor],
     *,
-    make_scan: Callable[[ScanConfig], Any],
+    make_scan: Callable[[ScanPlan], Any],
 ) -> Path:
     """Return the folder of a finished scan of this network by these scores.
 
@@ -37,10 +36,10 @@ def scan_folder_for(
     names = {*shared, "group", "val_fraction"}
     scan = ScanConfig(**{name: getattr(config, name) for name in names})
     if config.scan is not None:
-        _check_scan(config.scan, scan, checkpoint_sha256, graph, scores)
+        _check_scan(config.scan, scan, dense, scores)
         return config.scan
-    wanted = wanted_masks(scan, graph, scores)
-    folder = scan_folder(scan, scan_identity(scan, checkpoint_sha256, wanted))
+    wanted = plan_scan(scan, dense, scores)
+    folder = wanted.folder
     if not JobFolder(folder).summary_json.exists():
         if config.dry_run:
             raise ValueError(
@@ -48,7 +47,7 @@ def scan_folder_for(
                 f"one in {folder}, where `python main.py scan {_words(scan)}` writes it, or --scan"
             )
         note(f"scanning what each layer loses, into {folder}")
-        make_scan(scan)
+        make_scan(wanted)
     return folder
 
 
@@ -59,11 +58,7 @@ def dense_losses(scan: Path) -> tuple[float, float]:
 
 
 def _check_scan(
-    folder: Path,
-    scan: ScanConfig,
-    checkpoint_sha256: str | None,
-    graph: ChannelGraph,
-    scores: Mapping[str, Tensor],
+    folder: Path, scan: ScanConfig, dense: Network, scores: Mapping[str, Tensor]
 ) -> None:
     """Refuse the folder of a scan that says nothing of this network and these scores."""
     job = JobFolder(folder)
@@ -76,14 +71,13 @@ def _check_scan(
             raise ValueError(
                 f"--scan {folder} was made with {name} {made[name]}: expected {expected}, as here"
             )
-    if made["checkpoint_sha256"] != checkpoint_sha256:
+    if made["checkpoint_sha256"] != dense.checkpoint_sha256:
         raise ValueError(
             f"--scan {folder} was made from {made['resume']}, a file with other bytes than the "
             "checkpoint to prune: expected a scan of the same network"
         )
     same = replace(scan, rates=tuple(made["rates"]))
-    identity = scan_identity(same, checkpoint_sha256, wanted_masks(same, graph, scores))
-    if made["masks_sha256"] != identity["masks_sha256"]:
+    if made["masks_sha256"] != plan_scan(same, dense, scores).identity["masks_sha256"]:
         raise ValueError(
             f"--scan {folder} removed other filters than these scores do: expected a scan by the "
             "same rank files or, of criterion random, the same --seed"

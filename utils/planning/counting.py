@@ -1,20 +1,16 @@
 """What the publications' own counters make of a network at given compress rates."""
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
-import torch
 import torch.nn as nn
-from torch import Tensor
 
-from models.registry import build_model, example_images
+from utils.graph.network import Network
 from utils.metrics.accuracy import Accuracy
-from utils.metrics.cost import counts, paper_cost, physical_cost
+from utils.metrics.cost import counts, paper_cost
 from utils.metrics.slim_cost import SlimCost, slim_cost
 from utils.paper.compare import compare_row
-from utils.paper.counted_inputs import counted_inputs
-from utils.paper.hrankplus import pooling_macs, slim_widths
+from utils.paper.hrankplus import Width, pooling_macs, slim_widths
 from utils.paper.rates import CompressRates, read_rates
 from utils.paper.tables import matching_row
 
@@ -24,14 +20,16 @@ def published_counts(rates: CompressRates) -> dict[str, int]:
 
     For HRank those of its get_flops, for HRankPlus those of thop 0.0.31 on its slim network.
     """
-    model, example = _dense(rates.arch)
+    network = rates.network
     if rates.layout == "hrankplus":
-        slim, pooling = _slim(rates)
+        widths = slim_widths(network, rates.values)
+        slim, pooling = _slim(network, widths), pooling_macs(network, widths)
         return {"macs": slim.thop_macs + pooling, "parameters": slim.parameters}
-    convs = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    modules = network.model.named_modules()
+    convs = {name: module for name, module in modules if isinstance(module, nn.Conv2d)}
     filters = {name: conv.out_channels for name, conv in convs.items()}
     kept = rates.kept(filters, as_counted=True)
-    return counts(paper_cost(model, example, kept, counted_inputs(rates.arch)))
+    return counts(paper_cost(network.model, network.image, kept, network.official.counted_inputs))
 
 
 def beside_paper(
@@ -42,10 +40,9 @@ def beside_paper(
     `paper_rule` holds macs and parameters by HRank's rule; HRankPlus's rows have another.
     """
     row = matching_row(
-        rates.arch,
+        rates.network.official.rows(rates.layout),
         rates.values,
-        expand=lambda text: read_rates(text, rates.arch, rates.layout).values,
-        layout=rates.layout,
+        expand=lambda text: read_rates(text, rates.network, rates.layout).values,
     )
     if row is None:
         return None
@@ -53,25 +50,11 @@ def beside_paper(
     return compare_row(row, counted["macs"], counted["parameters"], accuracy)
 
 
-def dense_counts(arch: str) -> dict[str, int]:
-    """Return the conv and linear MACs and all parameters of the dense network."""
-    return counts(physical_cost(*_dense(arch)))
-
-
 def slim_counts(rates: CompressRates) -> dict[str, int]:
     """Return the conv and linear MACs and all parameters of HRankPlus's slim network."""
-    slim, _ = _slim(rates)
+    slim = _slim(rates.network, slim_widths(rates.network, rates.values))
     return {"macs": slim.macs, "parameters": slim.parameters}
 
 
-@cache
-def _slim(rates: CompressRates) -> tuple[SlimCost, int]:
-    widths = slim_widths(rates.arch, rates.values)
-    return slim_cost(*_dense(rates.arch), widths), pooling_macs(rates.arch, widths)
-
-
-@cache
-def _dense(arch: str) -> tuple[nn.Module, Tensor]:
-    """Return the dense network and an image, without numbers in them."""
-    with torch.device("meta"):
-        return build_model(arch), example_images(arch)
+def _slim(network: Network, widths: Mapping[str, Width]) -> SlimCost:
+    return slim_cost(network.model, network.image, widths)

@@ -10,7 +10,6 @@ from torch import Tensor
 from utils.graph.filters import filters_first
 from utils.planning.plan import Planned
 from utils.pruning.plan import LayerPlan, PruningPlan
-from utils.rank.rank_layers import rank_layers
 from utils.removal.mask_pickle import read_masks
 from utils.removal.surgery import remove_filters
 
@@ -24,7 +23,7 @@ def with_done_convs(planned: Planned, start_cov: int, resume_mask: Path | None) 
         ValueError: such a conv has a rate that removes filters, but no filter of it is gone; or the
             mask file cannot be read, or does not fit.
     """
-    model, known = planned.dense.model, rank_layers(planned.dense.arch)
+    model, known = planned.dense.model, planned.dense.layers
     done = {layer.conv for layer in known.layers if layer.rate < start_cov}
     if resume_mask is None:
         masks, source = _nonzero_filters(model, done), "the checkpoint"

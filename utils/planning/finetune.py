@@ -7,11 +7,11 @@ from typing import Any
 import torch.nn as nn
 
 from utils.graph.channel_graph import ChannelGraph
+from utils.graph.network import Network
 from utils.options.images import Images
 from utils.options.prune_options import PruneConfig
 from utils.planning.plan import Planned
 from utils.pruning.plan import PruningPlan
-from utils.rank.rank_layers import rank_layers
 from utils.removal.masks import ChannelMasks, ParameterMasks
 from utils.runs.checkpoint import fill_model, load_file
 from utils.runs.job_folder import JobFolder
@@ -22,17 +22,14 @@ from utils.training.stage import read_progress
 
 LAST_STAGE = "finetune"  # at the full rates, whatever was before
 
-# Official stages go rate by rate, but ResNet-50's block by block: they end with these rates' convs.
-_STAGE_ENDS = {"resnet_50": (1, 5, 8, 11, 15, 18, 21, 24, 28, 31, 34, 37, 40, 43, 47, 50, 53)}
 
-
-def stages_of(arch: str, start_cov: int = 0) -> list[tuple[int, slice]]:
+def stages_of(network: Network, start_cov: int = 0) -> list[tuple[int, slice]]:
     """Return (number of the stage's last rate, which layers of the plan it masks) of each stage.
 
     Stages that end within the first `start_cov` rates are over.
     """
-    known = rank_layers(arch)
-    ends = _STAGE_ENDS.get(arch, range(1, known.num_rates + 1))
+    known = network.layers
+    ends = network.official.stage_ends or range(1, known.num_rates + 1)
     stops = [sum(layer.rate < end for layer in known.layers) for end in ends]
     stages = zip(ends, map(slice, [0, *stops], stops), strict=False)
     return [(end, layers) for end, layers in stages if end > start_cov]

@@ -21,7 +21,7 @@ from utils.pruning.plan import PruningPlan
 from utils.pruning.rescoring import below_the_rest, rescore_filters
 from utils.rank.estimation import estimate_ranks
 from utils.rank.rank_files import read_manifest
-from utils.rank.rank_layers import rank_layers
+from utils.rank.rank_layers import layers_at
 from utils.removal.masks import ChannelMasks
 from utils.removal.restoration import restore_weights
 from utils.removal.surgery import remove_filters
@@ -109,7 +109,7 @@ class IterativePruning:
             scores = below_the_rest(self._scores(model, gone), gone)
         how = {"group": self.config.group, "round_to": self.config.round_to}
         part = Fraction(step, self.config.steps)
-        plan = planner(self.planned.graph, scores, **how)(self.planned.rates, part)
+        plan = planner(self.planned.dense, scores, **how)(self.planned.rates, part)
         kept = {layer.conv: layer.kept for layer in plan.layers}
         processes.check_same(f"the plan of step {step}", kept)
         return plan
@@ -126,7 +126,7 @@ class IterativePruning:
     def _ranks(self, model: nn.Module) -> dict[str, Tensor]:
         """Rank the filters on plain train images drawn by the seed, at the rank files' sites."""
         sites = (read_manifest(self.config.rank_folder) or {}).get("sites", "official")
-        layers = rank_layers(self.config.arch, sites).layers
+        layers = layers_at(self.planned.dense, sites).layers
         site_of = {x.conv: x.site for x in layers if x.conv in self.planned.scores}
         images = self.tuning.images
         drawn = draw_images(images.train, self.config.num_images, self.config.seed)

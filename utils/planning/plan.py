@@ -9,12 +9,12 @@ from typing import Any
 import torch.nn as nn
 from torch import Tensor
 
-from models.registry import example_images
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.groups import channel_groups
+from utils.graph.network import Network
+from utils.graph.prunable import RankLayers
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import Cost, counts, paper_cost, physical_cost
-from utils.paper.counted_inputs import counted_inputs
 from utils.paper.rates import CompressRates, read_rates
 from utils.planning.counting import beside_paper
 from utils.pruning.compress_rates import WHOLE
@@ -23,8 +23,6 @@ from utils.pruning.group_plan import plan_groups
 from utils.pruning.plan import PruningPlan, plan_by_rates
 from utils.pruning.scores import score_filters
 from utils.rank.rank_files import read_manifest, read_ranks
-from utils.rank.rank_layers import rank_layers
-from utils.removal.network_file import Network
 from utils.removal.surgery import remove_filters
 
 Planner = Callable[..., PruningPlan]  # of CompressRates and, on the way to them, the part to go
@@ -65,12 +63,11 @@ class Planned:
 
         In `mode` "mask" the network that is really there keeps its size, and so its cost.
         """
-        device = next(self.dense.model.parameters()).device
-        example = example_images(self.dense.arch).to(device)
+        example = self.dense.image
         before = physical_cost(self.dense.model, example)
         after = before if mode == "mask" else physical_cost(self.slim, example)
         by_rule = {
-            name: paper_cost(self.dense.model, example, kept, counted_inputs(self.dense.arch))
+            name: paper_cost(self.dense.model, example, kept, self.dense.official.counted_inputs)
             for name, kept in {"dense": {}, "pruned": self._counted()}.items()
         }
         return {
@@ -88,7 +85,6 @@ def make_plan(
     compress_rate: str,
     criterion: str,
     rank_folder: Path,
-    checkpoint_sha256: str | None,
     seed: int,
     layout: str = "hrank",
     group: bool = False,
@@ -97,40 +93,41 @@ def make_plan(
 ) -> Planned:
     """Score the filters, plan which go, and make the small network.
 
-    `group` prunes tied layers together, across sums too, at the mean of their rates; `round_to`
-    rounds what stays of a layer up; `force` takes ranks that another checkpoint gave.
+    `force` takes ranks that another checkpoint gave; for the rest see `plan_rates`.
 
     Raises:
-        ValueError: bad rates, missing or unfitting rank files, ranks of another checkpoint, or
-            weights that are NaN or Inf.
+        ValueError: bad rates, or what `score_layers` refuses.
     """
-    check_finite(dense)
-    rates = read_rates(compress_rate, dense.arch, layout)
-    graph = dense.trace()
-    scores = score_layers(
-        dense,
-        graph,
-        criterion=criterion,
-        rank_folder=rank_folder,
-        checkpoint_sha256=checkpoint_sha256,
-        seed=seed,
-        force=force,
-    )
-    plan = planner(graph, scores, group=group, round_to=round_to)(rates)
-    slim = remove_filters(dense.model, graph, plan.masks())
-    return Planned(dense, graph, scores, plan, slim, rates, uniform=not group and round_to == 1)
+    rates = read_rates(compress_rate, dense, layout)
+    how = {"criterion": criterion, "rank_folder": rank_folder, "seed": seed, "force": force}
+    return plan_rates(score_layers(dense, **how), rates, group=group, round_to=round_to)
+
+
+def plan_rates(
+    scores: Mapping[str, Tensor], rates: CompressRates, *, group: bool = False, round_to: int = 1
+) -> Planned:
+    """Plan which filters of the rates' network go, by their scores, and make the small network.
+
+    `group` prunes tied layers together, across sums too, at the mean of their rates; `round_to`
+    rounds what stays of a layer up.
+    """
+    dense = rates.network
+    plan = planner(dense, scores, group=group, round_to=round_to)(rates)
+    slim = remove_filters(dense.model, dense.graph, plan.masks())
+    uniform = not group and round_to == 1
+    return Planned(dense, dense.graph, scores, plan, slim, rates, uniform)
 
 
 def planner(
-    graph: ChannelGraph, scores: Mapping[str, Tensor], *, group: bool = False, round_to: int = 1
+    dense: Network, scores: Mapping[str, Tensor], *, group: bool = False, round_to: int = 1
 ) -> Planner:
     """Return the function that makes the plan of all rank layers from compress rates.
 
     It takes the rates and, on the way to them, which part of what goes is to be gone.
     """
-    filters = graph.filters()
+    filters = dense.graph.filters()
     one_by_one = not group and round_to == 1
-    groups = () if one_by_one else channel_groups(graph, across_sums=group)
+    groups = () if one_by_one else channel_groups(dense.graph, across_sums=group)
 
     def plan(rates: CompressRates, part: Fraction = WHOLE) -> PruningPlan:
         rate_of = rates.of_convs(filters)
@@ -138,19 +135,19 @@ def planner(
             found = plan_by_rates(scores, [rate_of[conv] for conv in scores], part)
         else:
             found = plan_groups(groups, scores, rate_of, round_to=round_to, part=part)
-        return _in_rate_order(found, rates.arch)
+        return _in_rate_order(found, dense.layers)
 
     return plan
 
 
-def _in_rate_order(plan: PruningPlan, arch: str) -> PruningPlan:
+def _in_rate_order(plan: PruningPlan, known: RankLayers) -> PruningPlan:
     """Return the plan of all rank layers, those included that follow another, in rate order."""
     by_conv = {layer.conv: layer for layer in plan.layers}
-    for layer in rank_layers(arch).layers:
+    for layer in known.layers:
         if layer.follows is not None:
             reason = f"follows {layer.follows}: the same channels"
             by_conv[layer.conv] = replace(by_conv[layer.follows], conv=layer.conv, reason=reason)
-    return PruningPlan(tuple(by_conv[layer.conv] for layer in rank_layers(arch).layers))
+    return PruningPlan(tuple(by_conv[layer.conv] for layer in known.layers))
 
 
 def check_finite(dense: Network) -> None:
@@ -163,7 +160,7 @@ def check_finite(dense: Network) -> None:
         broken = int((~tensor.isfinite()).sum())
         if broken:
             raise ValueError(
-                f"the {dense.arch} to prune holds NaN or Inf in {name!r} "
+                f"the {dense.spec} to prune holds NaN or Inf in {name!r} "
                 f"({broken} of {tensor.numel()} values): expected finite weights"
             )
 
@@ -185,27 +182,22 @@ def _check_made_for(checkpoint_sha256: str | None, rank_folder: Path) -> None:
 
 
 def score_layers(
-    dense: Network,
-    graph: ChannelGraph,
-    *,
-    criterion: str,
-    rank_folder: Path,
-    checkpoint_sha256: str | None,
-    seed: int,
-    force: bool,
+    dense: Network, *, criterion: str, rank_folder: Path, seed: int, force: bool = False
 ) -> dict[str, Tensor]:
     """Return {conv: [filters]} in rate order, without convs that follow another; higher is kept.
 
     Raises:
-        ValueError: missing or unfitting rank files, or ranks of another checkpoint without `force`.
+        ValueError: missing or unfitting rank files, ranks of another checkpoint without `force`, or
+            weights that are NaN or Inf.
     """
+    check_finite(dense)
     if criterion in RANK_CRITERIA and not force:
-        _check_made_for(checkpoint_sha256, rank_folder)
-    layers = [layer for layer in rank_layers(dense.arch).layers if layer.follows is None]
+        _check_made_for(dense.checkpoint_sha256, rank_folder)
+    layers = dense.layers.scored()
     if criterion not in RANK_CRITERIA:
-        scores = score_filters(dense.model, graph, criterion, seed=seed)
+        scores = score_filters(dense.model, dense.graph, criterion, seed=seed)
         return {layer.conv: scores[layer.conv] for layer in layers}
-    ranks = read_ranks(rank_folder, dense.arch, layers, graph.filters())
+    ranks = read_ranks(rank_folder, dense.spec, layers, dense.graph.filters())
     return ranks if criterion == "rank" else {conv: -rank for conv, rank in ranks.items()}
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from utils.data.images import ImageSource, check_enough, draw_images
-from utils.graph.channel_graph import ChannelGraph
 from utils.graph.groups import ChannelGroup
+from utils.graph.network import Network
 from utils.metrics.accuracy import Accuracy, accuracy_of, batch_sums, measure_accuracy
 from utils.metrics.cost import Cost
 from utils.options.images import Images
 from utils.options.networks import RESULTS
 from utils.options.scan_options import DEFAULT_IMAGES, ScanConfig
 from utils.options.score_options import how_scored
-from utils.planning.plan import score_layers
+from utils.planning.plan import check_finite, score_layers
 from utils.pruning.compress_rates import num_removed
 from utils.pruning.magnitude import WeightMasks, magnitude_mask, prunable_weights
 from utils.pruning.sensitivity import (
@@ -33,15 +34,12 @@ from utils.pruning.sensitivity import (
     unit_name,
 )
 from utils.removal.masks import ChannelMasks, ParameterMasks
-from utils.removal.network_file import Network
 from utils.runs.job_folder import named_by
 from utils.runs.log import RunLog
 from utils.runs.options import as_dict
 
-_PASSING = ("json", "job_dir", "device", "gpu", "workers", "force")  # they change no number
-
-
 CURVES = "top1_percent"  # in TensorBoard; a step is a thousandth of a rate
+_PASSING = ("json", "job_dir", "device", "gpu", "workers", "force")  # they change no number
 
 
 @dataclass(frozen=True)
@@ -56,30 +54,65 @@ class _Weights:
 Wanted = list[tuple[ChannelGroup | _Weights, dict[float, Masks]]]
 
 
-def layer_scores(
-    config: ScanConfig, dense: Network, graph: ChannelGraph, sha256: str | None
-) -> dict[str, Tensor]:
-    """Return {layer: what the lowest go by}: a score of each filter, or each weight's magnitude."""
-    if config.by_weight:
-        weights = prunable_weights(dense.model)
-        return {layer: weight.abs() for layer, weight in weights.items()}
-    return score_layers(dense, graph, **how_scored(config, sha256))
+@dataclass(frozen=True)
+class ScanPlan:
+    """What a scan tries on a dense network: each unit that is pruned alone, its masks at rates."""
+
+    config: ScanConfig
+    dense: Network
+    wanted: Wanted
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What makes a scan the same: its options, the network, and the filters that go."""
+        digest = hashlib.sha256()
+        for masks in (masks for _, at in self.wanted for masks in at.values()):
+            for mask in masks.values():
+                digest.update(mask.numpy().tobytes())
+        return {
+            "command": "scan",
+            **as_dict(self.config, without=_PASSING),
+            "checkpoint_sha256": self.dense.checkpoint_sha256,
+            "masks_sha256": digest.hexdigest(),
+        }
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the scan: the one given, else one that its identity names."""
+        config = self.config
+        what = "weight" if config.by_weight else config.criterion
+        name = f"scan_{what}{'_group' * config.group}"
+        return config.job_dir or RESULTS / self.dense.spec / named_by(name, self.identity)
 
 
-def wanted_masks(config: ScanConfig, graph: ChannelGraph, scores: Mapping[str, Tensor]) -> Wanted:
-    """Return each unit that a scan prunes alone, with its masks at each of the rates."""
+def plan_scan(
+    config: ScanConfig, dense: Network, scores: Mapping[str, Tensor] | None = None
+) -> ScanPlan:
+    """Plan what a scan tries; `scores` are those of the filters, where they are known already.
+
+    Raises:
+        ValueError: weights that are NaN or Inf, or what `score_layers` refuses.
+    """
     if config.by_weight:
-        return [
-            (
-                _Weights((layer,), range(magnitudes.numel())),
-                {rate: {layer: magnitude_mask(magnitudes, rate)} for rate in config.rates},
-            )
-            for layer, magnitudes in scores.items()
-        ]
-    filters = graph.filters()
-    return [
+        check_finite(dense)
+        return ScanPlan(config, dense, _of_weights(config, dense))
+    scores = scores or score_layers(dense, **how_scored(config))
+    filters = dense.graph.filters()
+    units = scan_units(dense.graph, scores, across_sums=config.group)
+    wanted = [
         (unit, {rate: masks_at(unit, scores, filters, rate) for rate in config.rates})
-        for unit in scan_units(graph, scores, across_sums=config.group)
+        for unit in units
+    ]
+    return ScanPlan(config, dense, wanted)
+
+
+def _of_weights(config: ScanConfig, dense: Network) -> Wanted:
+    return [
+        (
+            _Weights((layer,), range(weight.numel())),
+            {rate: {layer: magnitude_mask(weight.abs(), rate)} for rate in config.rates},
+        )
+        for layer, weight in prunable_weights(dense.model).items()
     ]
 
 
@@ -95,20 +128,22 @@ def chosen_images(config: ScanConfig, images: Images) -> ImageSource:
 class Scanning:
     """A dense network, and the images that it answers, whole and masked."""
 
-    model: nn.Module
-    graph: ChannelGraph
+    plan: ScanPlan
     images: Images
     chosen: ImageSource
-    by_weight: bool
+
+    @property
+    def model(self) -> nn.Module:
+        """The dense network, on the images' device."""
+        return self.plan.dense.model
 
     def accuracy(self) -> Accuracy:
         """Return the accuracy of the whole network."""
         return measure_accuracy(self.model, self.images.evaluation_batches(self.chosen))
 
-    def points(
-        self, wanted: Wanted, cost: Cost, log: RunLog, *, done: Sequence[ScanPoint]
-    ) -> list[ScanPoint]:
+    def points(self, cost: Cost, log: RunLog, *, done: Sequence[ScanPoint]) -> list[ScanPoint]:
         """Measure the points that are not done yet, log each, and return all in order."""
+        wanted = self.plan.wanted
         found = {(point.layers, point.rate): point for point in done}
         total = sum(len(masks) for _, masks in wanted)
         with tqdm(total=total, initial=len(found), unit="point", desc="scan") as bar:
@@ -136,7 +171,7 @@ class Scanning:
 
         batches = self.images.evaluation_batches(self.chosen)
         applied = [self._applied(masks) for masks in masks_of.values()]
-        run_masked(self.model, self.graph, applied, batches, add)
+        run_masked(self.model, self.plan.dense.graph, applied, batches, add)
         points = []
         for (rate, masks), total in zip(masks_of.items(), totals, strict=True):
             accuracy, channels = accuracy_of(total), len(unit.channels)
@@ -154,40 +189,19 @@ class Scanning:
         return points
 
     def _applied(self, masks: Masks) -> ParameterMasks:
-        if self.by_weight:
+        if self.plan.config.by_weight:
             return WeightMasks(self.model, masks)
-        return ChannelMasks(self.model, self.graph, masks)
+        return ChannelMasks(self.model, self.plan.dense.graph, masks)
 
     def _removed(self, channels: int, masks: Masks, cost: Cost) -> dict[str, int]:
         """Return how much goes; zeroed weights shrink no tensor."""
         gone = sum(int((~mask).sum()) for mask in masks.values())
-        if self.by_weight:
+        if self.plan.config.by_weight:
             return {"removed": gone, "filters_removed": 0, "macs_removed": 0}
         macs = {layer.name: layer.macs for layer in cost.layers}
-        left = macs_left(self.model, self.graph, macs, masks)
+        left = macs_left(self.model, self.plan.dense.graph, macs, masks)
         return {
             "removed": channels,
             "filters_removed": gone,
             "macs_removed": cost.macs - left,
         }
-
-
-def scan_identity(config: ScanConfig, sha256: str | None, wanted: Wanted) -> dict[str, Any]:
-    """Return what makes a scan the same: its options, the network, and the filters that go."""
-    digest = hashlib.sha256()
-    for masks in (masks for _, at in wanted for masks in at.values()):
-        for mask in masks.values():
-            digest.update(mask.numpy().tobytes())
-    return {
-        "command": "scan",
-        **as_dict(config, without=_PASSING),
-        "checkpoint_sha256": sha256,
-        "masks_sha256": digest.hexdigest(),
-    }
-
-
-def scan_folder(config: ScanConfig, identity: Mapping[str, Any]) -> Path:
-    """Return the folder of the scan: the one given, else one that its identity names."""
-    what = "weight" if config.by_weight else config.criterion
-    name = f"scan_{what}{'_group' * config.group}"
-    return config.job_dir or RESULTS / config.arch / named_by(name, identity)

@@ -12,6 +12,6 @@ def from_scratch(planned: Planned, seed: int) -> Planned:
 
     The same filters go, so every layer has the same width and the same places in its stream.
     """
-    dense = draw_network(planned.dense.arch, seed, planned.dense.num_classes)
+    dense = draw_network(planned.dense.spec, seed, planned.dense.num_classes)
     slim = remove_filters(dense.model, planned.graph, planned.plan.masks())
     return replace(planned, dense=dense, slim=slim)

@@ -51,7 +51,7 @@ def _decimal(rate: float) -> str:
     return f"[{Decimal(str(float(rate))):f}]"  # the grammar knows no exponents: 1e-05 is [0.00001]
 
 
-def fit_rates(rates: Sequence[float], num_layers: int, ignored: int, arch: str) -> list[float]:
+def fit_rates(rates: Sequence[float], num_layers: int, ignored: int, name: str) -> list[float]:
     """Return one rate per prunable layer; up to `ignored` more at the end are dropped.
 
     Raises:
@@ -60,7 +60,7 @@ def fit_rates(rates: Sequence[float], num_layers: int, ignored: int, arch: str) 
     if not num_layers <= len(rates) <= num_layers + ignored:
         most = f" (or {num_layers + ignored}; the official code ignores the last)" * bool(ignored)
         raise ValueError(
-            f"compress rate: {len(rates)} rates for {arch}, expected {num_layers}{most}"
+            f"compress rate: {len(rates)} rates for {name}, expected {num_layers}{most}"
         )
     return list(rates[:num_layers])
 

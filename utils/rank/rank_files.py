@@ -71,7 +71,7 @@ def write_ranks(
 
 
 def read_ranks(
-    folder: Path, arch: str, layers: Iterable[RankLayer], filters: Mapping[str, int]
+    folder: Path, spec: str, layers: Iterable[RankLayer], filters: Mapping[str, int]
 ) -> dict[str, Tensor]:
     """Read the average rank of every filter: {conv: float32 [filters]}.
 
@@ -79,6 +79,7 @@ def read_ranks(
     ranks are in; without one it is the layer's own.
 
     Args:
+        spec: what the network was built by, as the manifest has it.
         filters: {conv: number of filters} that the files must fit.
 
     Raises:
@@ -89,19 +90,19 @@ def read_ranks(
     if not folder.is_dir():
         raise ValueError(
             f"rank folder {folder} does not exist: expected rank_conv<i>.npy files, "
-            f"which `python rank_generation.py --arch {arch}` writes, of the same checkpoint "
-            "(--resume) and on images that it was trained on (--dataset, --data_dir, "
+            f"which `python rank_generation.py --arch {spec}` writes, of the same "
+            "checkpoint (--resume) and on images that it was trained on (--dataset, --data_dir, "
             "--normalization)"
         )
     manifest = read_manifest(folder)
     if manifest is not None and manifest.get("unfinished"):
         raise ValueError(
             f"rank folder {folder} is unfinished, its writing was interrupted: expected all files "
-            f"of one run of `python rank_generation.py --arch {arch}`"
+            f"of one run of `python rank_generation.py --arch {spec}`"
         )
-    if manifest is not None and manifest.get("arch") != arch:
+    if manifest is not None and manifest.get("arch") != spec:
         raise ValueError(
-            f"rank folder {folder} was made for {manifest.get('arch')!r}: expected {arch!r}"
+            f"rank folder {folder} was made for {manifest.get('arch')!r}: expected {spec!r}"
         )
     entries = {entry["conv"]: entry for entry in (manifest or {}).get("layers", ())}
     return {

@@ -23,34 +23,33 @@ The sites `conv` rank every conv on its own activation instead.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
 
-import torch
 import torch.nn as nn
 
-from models.registry import architecture, build_model
 from utils.graph.activation_sites import activation_sites
+from utils.graph.network import Network
 from utils.graph.prunable import RankLayer, RankLayers, Site
 
 SITES = ("official", "conv")
 
 
-@cache
-def rank_layers(arch: str, sites: str = "official") -> RankLayers:
-    """Return the rank layers of a registered architecture.
+def rank_layers(model: nn.Module, name: str) -> RankLayers:
+    """Return the rank layers, on the official sites, of a dense network of the registry's."""
+    return _FAMILIES[name.partition("_")[0]](model)
+
+
+def layers_at(network: Network, sites: str) -> RankLayers:
+    """Return a network's rank layers on sites of a kind: those it has, or each conv's own.
 
     Raises:
-        ValueError: if `arch` is unknown, or `sites` is not one of SITES.
+        ValueError: `sites` is not one of SITES.
     """
-    architecture(arch)
     if sites not in SITES:
         raise ValueError(f"unknown sites {sites!r}: expected one of {', '.join(SITES)}")
-    with torch.device("meta"):
-        model = build_model(arch)
-    known = _FAMILIES[arch.partition("_")[0]](model)
+    known = network.layers
     if sites == "official":
         return known
-    own = activation_sites(model)
+    own = activation_sites(network.model)
     return replace(known, layers=tuple(_on_own_maps(known.layers, own)))
 
 

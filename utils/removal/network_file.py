@@ -1,13 +1,13 @@
-"""Network files: a pruned network as data, and how any checkpoint becomes a network again.
+"""Network files: a pruned network as data, and how it becomes a network again.
 
-A pruned file holds the architecture's name, the kept indices per layer, the state dict and its
-provenance. Loading builds the dense network and replays the surgery; no code is unpickled. Where
+A pruned file holds what the network was built by, the kept indices per layer, the state dict and
+its provenance. Loading replays the surgery on the dense network; no code is unpickled. Where
 filters that were zero already have been removed, a layer may keep nothing, norms may be listed
 beside the convs, and `added_biases` names the convs that took a constant into a new bias.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,14 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from models.registry import architecture, build_model, example_images
 from utils.graph.channel_graph import ChannelGraph, trace_channels
+from utils.graph.network import FORMS, Network
 from utils.removal.surgery import add_biases, remove_channels
 from utils.runs.atomic_write import write_tensors
 from utils.runs.checkpoint import fill_model, load_file, state_dict_of, weights_of
 
 FORMAT = "pruned network 1"
-_OWN = ""  # the architecture of a network that the registry does not know
-FORMS = ("dense", "mask", "remove")
+_OWN = ""  # the spec of a network that only its maker can build
 _FIELDS = {
     "arch": str,
     "num_classes": int,
@@ -34,63 +33,74 @@ _FIELDS = {
 }
 
 
-@dataclass
-class Network:
-    """A network out of a file: dense, masked (dense shapes, zeros inside) or removed (small)."""
-
-    model: nn.Module
-    arch: str
-    num_classes: int
-    form: str = "dense"  # one of FORMS
-    masks: dict[str, Tensor] = field(default_factory=dict)  # {conv: bool [filters]}
-    provenance: dict[str, Any] = field(default_factory=dict)
-    added_biases: tuple[str, ...] = ()  # convs and linears with a bias that the architecture lacks
-
-    def trace(self) -> ChannelGraph:
-        """Return the channel graph of the model as it is."""
-        return trace_channels(self.model, example_images(self.arch))
-
-
 def write_network(path: Path, network: Network) -> None:
-    """Write a masked or removed network so that `load_network` makes it again, atomically."""
-    kept = {conv: mask.nonzero().flatten() for conv, mask in network.masks.items()}
-    content = {
-        "format": FORMAT,
-        "arch": network.arch,
+    """Write a masked or removed network so that it can be made again, atomically."""
+    content = _content(network.model, network.masks, spec=network.spec, form=network.form)
+    content |= {
         "num_classes": network.num_classes,
-        "form": network.form,
-        "kept": kept,
-        "state_dict": weights_of(network.model),
-        "provenance": network.provenance,
+        "provenance": dict(network.provenance),
         "added_biases": list(network.added_biases),
     }
     write_tensors(path, content)
 
 
-def load_network(path: str | Path, arch: str | None = None) -> Network:
-    """Load a dense checkpoint of `arch`, or a pruned file, which says its architecture itself.
+def _content(
+    model: nn.Module, masks: Mapping[str, Tensor], *, spec: str, form: str
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "arch": spec,
+        "num_classes": 0,
+        "form": form,
+        "kept": {conv: mask.nonzero().flatten() for conv, mask in masks.items()},
+        "state_dict": weights_of(model),
+        "provenance": {},
+        "added_biases": [],
+    }
+
+
+def is_pruned(content: Any) -> bool:
+    """Return whether the content of a file is a pruned network's."""
+    return isinstance(content, Mapping) and "kept" in content
+
+
+def spec_of(content: Mapping[str, Any], path: str | Path) -> str:
+    """Return what a pruned file says that its network was built by.
 
     Raises:
-        ValueError: the file cannot be loaded, is of another architecture, or does not fit; or it
-            is a dense checkpoint and `arch` is None.
+        ValueError: it is of another format, or its maker's own.
     """
-    content = load_file(path)
-    if isinstance(content, Mapping) and "kept" in content:
-        return _pruned(content, path, arch)
-    state = state_dict_of(content, path)
-    if arch is None:
-        raise ValueError(f"checkpoint {path} does not name its network: expected --arch")
-    own_keys = architecture(arch).own_keys(state)
-    state = {own_keys[key]: value for key, value in state.items()}
-    num_classes = _num_classes(state, arch)
-    model = build_model(arch, num_classes)
-    fill_model(model, state, path)
-    return Network(model, arch, num_classes)
+    _check(content, path)
+    if content["arch"] == _OWN:
+        raise ValueError(f"{path} holds a network of its maker's own: expected load_removed's use")
+    return content["arch"]
+
+
+def pruned_network(content: Mapping[str, Any], dense: Network, path: str | Path) -> Network:
+    """Replay what a pruned file says on its fresh `dense` network, and fill it.
+
+    Raises:
+        ValueError: the file does not fit the network.
+    """
+    if dense.num_classes != content["num_classes"]:
+        raise ValueError(
+            f"{path} says {content['num_classes']} classes: expected its classifier's "
+            f"{dense.num_classes}"
+        )
+    model, masks, added = _replayed(content, dense.model, dense.graph, path)
+    return replace(
+        dense,
+        model=model,
+        form=content["form"],
+        masks=masks,
+        provenance=dict(content["provenance"]),
+        added_biases=added,
+    )
 
 
 def write_removed(path: Path, removed: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Write a removed network of your own, made with `masks`; `load_removed` reads it."""
-    write_network(path, Network(removed, _OWN, 0, "remove", dict(masks)))
+    write_tensors(path, _content(removed, masks, spec=_OWN, form="remove"))
 
 
 def load_removed(path: str | Path, dense: nn.Module, example: Tensor) -> nn.Module:
@@ -100,28 +110,11 @@ def load_removed(path: str | Path, dense: nn.Module, example: Tensor) -> nn.Modu
         ValueError: the file cannot be loaded, or does not fit the network.
     """
     content = load_file(path)
-    if not isinstance(content, Mapping) or "kept" not in content:
+    if not is_pruned(content):
         raise ValueError(f"{path} is no pruned network: expected a file of write_removed")
     _check(content, path)
     model, _, _ = _replayed(content, dense, trace_channels(dense, example), path)
     return model
-
-
-def _pruned(content: Mapping[str, Any], path: str | Path, arch: str | None) -> Network:
-    _check(content, path)
-    if content["arch"] == _OWN:
-        raise ValueError(f"{path} holds a network of its maker's own: expected load_removed's use")
-    if arch not in (None, content["arch"]):
-        raise ValueError(f"{path} holds a pruned {content['arch']}: expected {arch}")
-    num_classes = _num_classes(state_dict_of(content, path), content["arch"])
-    if num_classes != content["num_classes"]:
-        raise ValueError(
-            f"{path} says {content['num_classes']} classes: expected its classifier's {num_classes}"
-        )
-    dense = Network(build_model(content["arch"], num_classes), content["arch"], num_classes)
-    model, masks, added = _replayed(content, dense.model, dense.trace(), path)
-    provenance = dict(content["provenance"])
-    return Network(model, dense.arch, num_classes, content["form"], masks, provenance, added)
 
 
 def _replayed(
@@ -188,9 +181,3 @@ def _added_biases(
             f"{path}: 'added_biases' is {layers!r}: expected names of convs and linears"
         )
     return tuple(layers)
-
-
-def _num_classes(state: Mapping[str, Tensor], arch: str) -> int:
-    """Return the rows of the last matrix in the state dict: the classifier's classes."""
-    matrices = [tensor for tensor in state.values() if tensor.dim() == 2]
-    return matrices[-1].size(0) if matrices else architecture(arch).num_classes

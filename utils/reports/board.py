@@ -15,7 +15,6 @@ from utils.graph.prunable import RankLayer, Site
 from utils.options.images import Images
 from utils.planning.plan import Planned
 from utils.rank.estimation import outputs_of
-from utils.rank.rank_layers import rank_layers
 from utils.reports.board_images import MOST_MAPS, bars, map_grid, picture
 from utils.runs.atomic_write import refusals_named
 from utils.runs.borrowed_state import evaluating
@@ -62,7 +61,7 @@ def log_plan(
     log_feature_maps(
         log,
         dense,
-        rank_layers(planned.dense.arch).layers,
+        planned.dense.layers.layers,
         images.first_batch(images.test.subset([0])),
         scores=planned.scores,
         criterion=criterion,

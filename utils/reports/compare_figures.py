@@ -68,19 +68,19 @@ class FigureOptions:
 
 
 def write_comparison(
-    options: FigureOptions, archs: Iterable[str], summaries: Sequence[Mapping[str, Any]]
+    options: FigureOptions, networks: Iterable[str], summaries: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write the figures of the networks `archs` and of the runs of `prune` in `summaries`.
+    """Write the figures of the `networks` of these names and of the runs of `prune` in `summaries`.
 
     Raises:
         ValueError: a file of `options.evaluated` is not what `evaluate --against` prints.
     """
     points: dict[str, Points] = {}
     paints: dict[str, Paint] = {}
-    for arch in archs:
-        name = f"accuracy_{arch}"
-        points[name] = accuracy_points(arch, summaries)
-        paints[name] = partial(_accuracy, arch=arch, points=points[name])
+    for network in networks:
+        name = f"accuracy_{network}"
+        points[name] = accuracy_points(network, summaries)
+        paints[name] = partial(_accuracy, network=network, points=points[name])
     latencies = [point for summary in summaries for point in latency_points(summary)]
     for path in options.evaluated:
         latencies += evaluated_points(path.stem, _evaluated(path))
@@ -107,7 +107,7 @@ def _evaluated(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _accuracy(figure: Any, arch: str, points: Points) -> None:
+def _accuracy(figure: Any, network: str, points: Points) -> None:
     """Top-1, and its difference to the own dense network: what was published, and each run."""
     figure.set_size_inches(WIDTH, 5.5)
     axes = figure.subplots(1, 2, sharex=True)
@@ -130,7 +130,7 @@ def _accuracy(figure: Any, arch: str, points: Points) -> None:
         axis.set_xlabel("MACs left, % of its dense network's (equal: side by side)", fontsize=9)
         tidy(axis)
     figure.suptitle(
-        f"{arch}, pruned and fine-tuned: published (black, grey) and measured here (coloured, "
+        f"{network}, pruned and fine-tuned: published (black, grey) and measured here (coloured, "
         "bars: 95%)\n"
         "MACs here: by HRank's rule (filled) and physical (hollow); published: by their own count",
         fontsize=10,

@@ -10,14 +10,14 @@ from utils.paper.published_points import published_points
 _STATES = {"dense": "dense", "pruned": "before fine-tuning", "finetuned_best": "fine-tuned"}
 
 
-def accuracy_points(arch: str, summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def accuracy_points(network: str, summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the points of a network: what was published, then each run of `prune` of it.
 
     `macs_percent` are the MACs left, of the dense network's: of a run by HRank's rule, beside them
     the physical ones; else by the publication's own count. `difference` is in points.
     """
-    published = [{"state": "published", **asdict(point)} for point in published_points(arch)]
-    runs = [_run_points(summary) for summary in summaries if summary["arch"] == arch]
+    published = [{"state": "published", **asdict(point)} for point in published_points(network)]
+    runs = [_run_points(summary) for summary in summaries if summary["arch"] == network]
     return published + [point for points in runs for point in points]
 
 

@@ -42,7 +42,7 @@ def write_rank_figures(
     )
 
 
-def _mean_ranks(figure: Any, ranks: Mapping[str, Tensor], arch: str, batch_size: int) -> None:
+def _mean_ranks(figure: Any, ranks: Mapping[str, Tensor], network: str, batch_size: int) -> None:
     """Mean rank of every filter (columns) in each whole batch (rows), for layers along the way."""
     convs = list(ranks)
     batch_size = min(batch_size, len(ranks[convs[0]]))
@@ -65,7 +65,7 @@ def _mean_ranks(figure: Any, ranks: Mapping[str, Tensor], arch: str, batch_size:
         axis.set(title=conv, xlabel="filter", ylabel="batch")
         figure.colorbar(image, ax=axis, label="mean rank")
     figure.suptitle(
-        f"{arch}: mean rank of every filter in every batch of {batch_size} images "
+        f"{network}: mean rank of every filter in every batch of {batch_size} images "
         "(each layer has its own colours)",
         fontsize=11,
     )

@@ -14,7 +14,7 @@ _PANEL = (1.75, 1.5)  # inches
 
 
 def write_weight_figure(
-    path: Path, arch: str, before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+    path: Path, network: str, before: Mapping[str, Tensor], after: Mapping[str, Tensor]
 ) -> None:
     """Write a histogram of each layer's weights, all of before and the nonzeros of after.
 
@@ -31,7 +31,7 @@ def write_weight_figure(
         for axis, (layer, weights) in zip(grid, before.items(), strict=False):
             _paint_layer(axis, layer, weights.flatten().cpu(), after[layer].flatten().cpu())
         figure.suptitle(
-            f"{arch}: weights of each layer (name: share that is zero)\n"
+            f"{network}: weights of each layer (name: share that is zero)\n"
             "line: before pruning; filled: the nonzero ones, pruned and fine-tuned",
             fontsize=10,
         )

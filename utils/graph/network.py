@@ -1,0 +1,61 @@
+"""A network as a value: the model, and all that is known of it, so that nothing is looked up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch.nn as nn
+from torch import Tensor
+
+from utils.graph.channel_graph import ChannelGraph, trace_channels
+from utils.graph.prunable import RankLayers
+from utils.runs.checkpoint import sha256_of
+
+FORMS = ("dense", "mask", "remove")
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network and what is known of it. It is made where it is opened; all below takes it whole.
+
+    `spec` is what it was built by, for files and messages. `layers` are the prunable ones of the
+    dense network, with their rates and rank sites. `official` is what the publications say of it,
+    a `utils.paper.official.Official`: only that room and those above look into it.
+
+    In the form "mask" the model has dense shapes, with zeros inside; in the form "remove" it is
+    small. `masks` then say which filters stay.
+    """
+
+    model: nn.Module
+    spec: str
+    example: Tensor  # [1, C, H, W], a black image
+    num_classes: int
+    layers: RankLayers
+    official: Any
+    form: str = "dense"  # one of FORMS
+    masks: Mapping[str, Tensor] = field(default_factory=dict)  # {conv: bool [filters]}
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    added_biases: tuple[str, ...] = ()  # convs and linears with a bias that the dense one lacks
+    checkpoint: Path | None = None  # the file that it came from
+
+    @cached_property
+    def checkpoint_sha256(self) -> str | None:
+        """The SHA-256 of the file that it came from; None without one."""
+        return None if self.checkpoint is None else sha256_of(self.checkpoint)
+
+    @cached_property
+    def graph(self) -> ChannelGraph:
+        """The channel graph of the model as it is, traced once."""
+        return trace_channels(self.model, self.image)
+
+    @property
+    def image(self) -> Tensor:
+        """The example on the model's device, [1, C, H, W]."""
+        return self.example.to(next(self.model.parameters()).device)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images that the network reads."""
+        return self.example.shape[-1]
