@@ -3,10 +3,12 @@
 from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.groups import ChannelGroup, channel_groups, describe
 from utils.metrics.cost import Cost, LayerCost, PaperCost, paper_cost, physical_cost
+from utils.options.networks import load_network
 from utils.pruning.group_plan import plan_groups
 from utils.pruning.plan import LayerPlan, PruningPlan
 from utils.pruning.scores import score_filters
 from utils.pruning.sorting import sort_channels
+from utils.rank.matrix_rank import map_ranks
 from utils.removal.masks import ChannelMasks
 from utils.removal.network_file import load_removed, write_removed
 from utils.removal.restoration import restore_weights
@@ -26,7 +28,9 @@ __all__ = [
     "ZeroRemoval",
     "channel_groups",
     "describe",
+    "load_network",
     "load_removed",
+    "map_ranks",
     "paper_cost",
     "physical_cost",
     "plan_groups",

@@ -28,12 +28,13 @@ def test_the_same_filters_stay_of_fresh_weights(call, job, mode):
     assert {name: tensor.shape for name, tensor in new.items()} == {
         name: tensor.shape for name, tensor in old.items()
     }
-    fresh = draw_network("resnet_8", 3, num_classes=2)
+    network = draw_network("resnet_8", 3, num_classes=2)
+    fresh = network.model
     if mode == "remove":
         masks = load_network(scratch["pruned_file"]).masks
-        fresh.model = remove_filters(fresh.model, fresh.graph, masks)
+        fresh = remove_filters(fresh, network.graph, masks)
     kept = {layer["conv"]: layer["kept"] for layer in scratch["layers"]}
-    for name, weight in fresh.model.state_dict().items():
+    for name, weight in fresh.state_dict().items():
         rows = kept.get(name.removesuffix(".weight"), slice(None)) if mode == "mask" else ...
         if weight.dim() > 1:
             assert torch.equal(new[name][rows], weight[rows]), name

@@ -9,6 +9,9 @@ from utils.data.images import NORMALIZATIONS
 from utils.data.load import DATASETS, default_normalization
 from utils.runs.options import option
 
+# Why official flags that adjust a checkpoint have nothing to do here.
+LOADS = "a checkpoint loads as it is, bare or under state_dict, with or without module."
+
 
 @dataclass(frozen=True)
 class DeviceOptions:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from utils.options.budget_options import BudgetOptions
-from utils.options.data_options import DataOptions, DeviceOptions
+from utils.options.data_options import LOADS, DataOptions, DeviceOptions
 from utils.options.evaluate_options import TestedOptions
 from utils.options.networks import outline
 from utils.options.step_options import StepOptions
@@ -21,7 +21,6 @@ from utils.training.schedules import Recipe
 # They change no number of a pruning run.
 _PASSING = ("json", "dry_run", "job_dir", "device", "gpu", "remove_zeros", "test_only")
 _PASSING += ("test_model_dir", "workers", "force", "ratio")  # its rates are compress_rate's
-_LOADS = "a checkpoint loads as it is, bare or under state_dict, with or without module."
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class PruneConfig(
     """Options of `main.py prune`."""
 
     unneeded: ClassVar[dict[str, str]] = {
-        "--adjust_prune_ckpt": _LOADS,
-        "--adjust_ckpt": _LOADS,
+        "--adjust_prune_ckpt": LOADS,
+        "--adjust_ckpt": LOADS,
         "--use_pretrain": "pruning starts from trained weights, those of --pretrain_dir",
         "--use_dali": "images are decoded, cropped and flipped without DALI",
         "--input_image_size": "the architecture knows the size of its images",

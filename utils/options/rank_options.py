@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions
+from utils.options.data_options import LOADS, DataOptions, DeviceOptions, NetworkOptions
 from utils.rank.rank_layers import SITES
 from utils.rank.rank_study import DRAWS
 from utils.runs.options import option
@@ -15,7 +15,7 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
     """Options of rank_generation.py."""
 
     unneeded: ClassVar[dict[str, str]] = {
-        "--adjust_ckpt": "a checkpoint loads as it is, bare or under state_dict",
+        "--adjust_ckpt": LOADS,
         "--start_idx": "all layers are ranked in one sweep of the images",
         "--job_dir": "the rank files are all that is written",
     }
