@@ -93,7 +93,7 @@ def test_a_network_against_itself_is_its_equal(evaluated, job):
         name: against[name] for name in against if name not in timed
     }
     equal = {name: ratio for name, ratio in ratios.items() if "latency" not in name}
-    assert set(equal.values()) == {1.0} and len(equal) == 3 + 6 + 1
+    assert set(equal.values()) == {1.0} and len(equal) == 4 + 6 + 1
     assert found["remarks"] == []
 
 
@@ -109,6 +109,7 @@ def test_two_networks_stand_side_by_side_either_way_round(evaluated, call, job, 
         assert found["ratios"][name] == pytest.approx(1 / turned["ratios"][name])
         assert found["ratios"][name] > 1
     assert found["ratios"]["macs"] == found["macs"] / found["against"]["macs"]
+    assert all(one["padded_macs"] >= one["macs"] for one in (found, found["against"]))
     ratio = found["latency_ms"] / found["against"]["latency_ms"]
     assert found["ratios"]["latency_ms_1_images_1_threads"] == ratio
 
@@ -144,9 +145,9 @@ def test_people_read_both_networks_and_their_ratios(call, job, pruned):
 def test_compiled_networks_are_timed_as_such(evaluated, monkeypatch):
     eager = functools.partial(torch.compile, backend="aot_eager")  # all but the C++
     monkeypatch.setattr(torch, "compile", eager)
-    plain, found = evaluated(), evaluated("--compile", "--batch_sizes", "1,2")
-    assert [row["compiled"] for row in found["latency"]] == [True, True]
-    assert not plain["latency"][0]["compiled"]
+    plain, found = evaluated(), evaluated("--runtime", "compile", "--batch_sizes", "1,2")
+    assert [row["runtime"] for row in found["latency"]] == ["compile", "compile"]
+    assert plain["latency"][0]["runtime"] == "eager"
     assert [found[name] for name in ("correct", "macs")] == [plain["correct"], plain["macs"]]
 
 

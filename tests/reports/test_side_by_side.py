@@ -14,6 +14,7 @@ def measured(form, macs, *medians_ms, size_bytes=8):
         "parameters": 10,
         "size_bytes": size_bytes,
         "zero_filters": {"zeros": 0},
+        "uneven_depthwise": [],
         "sizes": [],
         "memory": [{"batch_size": 1, "peak_bytes": macs}],
         "latency": [
@@ -67,3 +68,10 @@ def test_every_setting_without_a_gain_is_told_in_one_sentence():
 def test_else_there_is_nothing_to_tell(macs, median_ms):
     assert remarks(measured("remove", macs, median_ms), measured("dense", 400, 10.0)) == []
     assert remarks(measured("dense", 400, 10.0)) == []
+
+
+def test_depthwise_widths_that_four_does_not_divide_are_told():
+    found = measured("remove", 100, 5.0) | {"uneven_depthwise": ["features.1", "features.4"]}
+    (said,) = remarks(found)
+    assert said.startswith("2 depthwise convs of resnet_8 (remove) have widths that 4 does not")
+    assert "features.1 first" in said

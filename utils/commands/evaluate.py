@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -14,7 +13,10 @@ from utils.graph.network import Network
 from utils.metrics.accuracy import measure_accuracy
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.latency import compare_latency, using_threads
+from utils.metrics.latency_table import find_block, padded_macs
+from utils.metrics.layer_shapes import layer_shapes, uneven_depthwise
 from utils.metrics.memory import allocated_bytes, peak_activation_bytes
+from utils.metrics.runtimes import runtime_of
 from utils.metrics.size import parameter_size
 from utils.metrics.sparse_timing import sparse_report
 from utils.metrics.sparsity import total_zeros, zero_filters, zero_values
@@ -24,7 +26,6 @@ from utils.options.images import Images, open_images
 from utils.options.networks import check_normalization, open_network
 from utils.options.prune_options import PruneConfig
 from utils.reports.side_by_side import ratios, remarks
-from utils.runs.compiler import compiled
 from utils.runs.environment import environment
 from utils.runs.options import shared_options
 
@@ -47,6 +48,8 @@ def evaluate_command(config: EvaluateConfig) -> dict[str, Any]:
         | {"latency_ms": latency[0]["median_ms"], "latency": latency}
         for one, latency in zip(tested, latencies, strict=True)
     ]
+    if config.against and device.type == "cpu":
+        _add_padded_macs(found, [one.model for one in tested], images.first_batch(chosen)[:1])
     return {
         "command": "evaluate",
         **found[0],
@@ -104,6 +107,7 @@ def _measured(
         "sizes": [asdict(parameter_size(model, bits)) for bits in config.bits],
         "zero_values": total_zeros(values),
         "zero_filters": total_zeros(filters),
+        "uneven_depthwise": uneven_depthwise(model),
         "memory": _memory(model, images.first_batch(chosen)[:1], config),
     }
     if config.layers:
@@ -113,6 +117,18 @@ def _measured(
     if config.sparse:
         found["sparse"] = _sparse(model, images.first_batch(chosen)[:1], config)
     return found
+
+
+def _add_padded_macs(
+    found: Sequence[dict[str, Any]], models: Sequence[nn.Module], image: Tensor
+) -> None:
+    """Say of each network how many MACs it does in full blocks of the runtime, which is timed."""
+    shapes = [layer_shapes(model, image) for model in models]
+    first = found[0]["latency"][0]
+    wide = max(shapes, key=lambda of_model: sum(shape.macs for shape in of_model.values()))
+    block = find_block(runtime_of(first["runtime"]), wide.values(), first["batch_size"])
+    for one, of_model in zip(found, shapes, strict=True):
+        one |= {"block": block, "padded_macs": padded_macs(of_model, block)}
 
 
 def _memory(model: nn.Module, image: Tensor, config: EvaluateConfig) -> list[dict[str, Any]]:
@@ -133,15 +149,12 @@ def _latencies(
     for threads, batch_size in itertools.product(config.threads or (None,), config.batch_sizes):
         timed = {str(number): model for number, model in enumerate(models)}
         with using_threads(threads):
-            if config.compile:
-                torch.compiler.reset()  # each setting gets code of its own, however many there are
-                timed = {name: compiled(model, image.device) for name, model in timed.items()}
-            times = compare_latency(timed, _repeated(image, batch_size), config.repeats, warmup=3)
+            batch, how = _repeated(image, batch_size), {"warmup": 3, "runtime": config.runtime}
+            times = compare_latency(timed, batch, config.repeats, **how)
         for rows, latency in zip(found, times.values(), strict=True):
             speed = {
                 "repeats": config.repeats,
                 "images_per_second": latency.images_per_second,
-                "compiled": config.compile,
             }
             rows.append(asdict(latency) | speed)
     return found

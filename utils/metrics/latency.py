@@ -11,6 +11,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from utils.metrics.runtimes import Run, runtime_of
 from utils.runs import processes
 from utils.runs.borrowed_state import evaluating
 
@@ -28,6 +29,7 @@ class Latency:
     batch_size: int
     threads: int
     device: str
+    runtime: str = "eager"
 
     @property
     def images_per_second(self) -> float:
@@ -54,39 +56,46 @@ def using_threads(count: int | None) -> Iterator[None]:
 
 
 def compare_latency(
-    models: Mapping[str, nn.Module], example: Tensor, repeats: int = 30, *, warmup: int = 5
+    models: Mapping[str, nn.Module],
+    example: Tensor,
+    repeats: int = 30,
+    *,
+    warmup: int = 5,
+    runtime: str = "eager",
 ) -> dict[str, Latency]:
     """Latency of each of `models`, in eval mode, on the same `example` [N, C, H, W], in turns.
 
     Every round times each model once, starting with another one each time, so that noise from
     elsewhere on the machine hits all alike. `warmup` rounds go before the `repeats` timed ones. On
     a GPU each pass is waited for. Of several processes, the first one measures, while the others
-    wait and get what it found.
+    wait and get what it found. `runtime`, one of `utils.metrics.runtimes`, runs the networks.
 
     Raises:
-        ValueError: `repeats` is below 1 or `warmup` below 0.
+        ValueError: `repeats` is below 1 or `warmup` below 0; the runtime is unknown, not installed,
+            or not for the device.
     """
     if repeats < 1 or warmup < 0:
         raise ValueError(
             "latency: expected repeats >= 1 and warmup >= 0, "
             f"got repeats={repeats}, warmup={warmup}"
         )
-    return processes.from_first(lambda: _compare(models, example, repeats, warmup))
+    return processes.from_first(lambda: _compare(models, example, repeats, warmup, runtime))
 
 
 def _compare(
-    models: Mapping[str, nn.Module], example: Tensor, repeats: int, warmup: int
+    models: Mapping[str, nn.Module], example: Tensor, repeats: int, warmup: int, runtime: str
 ) -> dict[str, Latency]:
-    times_ms = {name: [] for name in models}
+    times_ms: dict[str, list[float]] = {name: [] for name in models}
     with ExitStack() as stack, torch.inference_mode():
         for model in models.values():
             stack.enter_context(evaluating(model))
+        runs = runtime_of(runtime).prepared(models, example)
         for turn in range(-warmup, repeats):
             for name in rotated(list(models), turn):
-                elapsed_ms = _pass_ms(models[name], example)
+                elapsed_ms = _pass_ms(runs[name], example.device)
                 if turn >= 0:
                     times_ms[name].append(elapsed_ms)
-    return {name: _summary(times, example) for name, times in times_ms.items()}
+    return {name: _summary(times, example, runtime) for name, times in times_ms.items()}
 
 
 def rotated(names: list[str], turn: int) -> list[str]:
@@ -95,11 +104,11 @@ def rotated(names: list[str], turn: int) -> list[str]:
     return names[first:] + names[:first]
 
 
-def _pass_ms(model: nn.Module, example: Tensor) -> float:
-    wait_for(example.device)
+def _pass_ms(run: Run, device: torch.device) -> float:
+    wait_for(device)
     start = time.perf_counter()
-    model(example)
-    wait_for(example.device)
+    run()
+    wait_for(device)
     return 1000 * (time.perf_counter() - start)
 
 
@@ -109,7 +118,7 @@ def wait_for(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def _summary(times_ms: list[float], example: Tensor) -> Latency:
+def _summary(times_ms: list[float], example: Tensor, runtime: str) -> Latency:
     quantiles = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     p10, median, p90 = torch.tensor(times_ms, dtype=torch.float64).quantile(quantiles).tolist()
     return Latency(
@@ -119,6 +128,7 @@ def _summary(times_ms: list[float], example: Tensor) -> Latency:
         batch_size=len(example),
         threads=torch.get_num_threads(),
         device=str(example.device),
+        runtime=runtime,
     )
 
 

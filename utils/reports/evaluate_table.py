@@ -38,6 +38,9 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "", "images", f"{found['correct']} of {found['images']} right"
     yield "", "loss", f"{found['loss']:.4f}"
     yield "macs", "MACs", f"{found['macs']:,}"
+    if "padded_macs" in found:
+        title = f"MACs in full blocks of {found['block']} channels"
+        yield "padded_macs", title, f"{found['padded_macs']:,}"
     yield "parameters", "parameters", f"{found['parameters']:,}"
     zeros, filters = found["zero_values"], found["zero_filters"]
     yield "", "zeros among them", f"{zeros['zeros']:,} ({zeros['share']:.1%})"
@@ -87,7 +90,7 @@ def _legend(found: Mapping[str, Any], networks: Sequence[Mapping[str, Any]]) -> 
         "weights and operators' workspaces" + "; allocated: with workspaces" * on_gpu,
         f"latency: median of {first['repeats']} passes (10% to 90%)"
         + ", both networks in turns" * several
-        + ", compiled" * first["compiled"]
+        + f", {first['runtime']}"
         + f"; {found['environment']['device']}",
     ]
     return "\n".join(f"- {line}" for line in lines if line)

@@ -43,6 +43,12 @@ def remarks(found: Mapping[str, Any], against: Mapping[str, Any] | None = None) 
         for network in networks
         if network["zero_filters"]["zeros"]
     ]
+    said += [
+        f"{len(names)} depthwise convs of {label(network)} have widths that 4 does not divide, "
+        f"{names[0]} first: runtimes compute such convs by slower ways; --round_to 4 avoids them."
+        for network in networks
+        if (names := network["uneven_depthwise"])
+    ]
     if against is None or found["macs"] == against["macs"]:
         return said
     if found["macs"] < against["macs"]:
@@ -66,7 +72,8 @@ def _not_faster(name: str, small: Mapping[str, Any], big: Mapping[str, Any]) -> 
 
 
 def _figures(found: Mapping[str, Any]) -> dict[str, float | None]:
-    figures = {name: found[name] for name in ("macs", "parameters", "size_bytes")}
+    counts = ("macs", "padded_macs", "parameters", "size_bytes")
+    figures = {name: found[name] for name in counts if name in found}
     for size in found["sizes"]:
         figures[f"dense_bytes_{size['bits']}_bits"] = size["dense_bytes"]
         figures[f"nonzero_bytes_{size['bits']}_bits"] = size["nonzero_bytes"]
