@@ -98,7 +98,7 @@ def assert_second_step_follows(scores_of, dense_layers) -> None:
     first, second = plans_in("job")
     for early, late in zip(first.layers, second.layers, strict=True):
         scores = scores_of(late.conv)
-        scores[~early.mask()] = -1
+        scores[~early.mask()] = -torch.inf
         order = scores.sort(stable=True).indices
         assert late.kept == tuple(sorted(order[late.removed :].tolist())), late.conv
     assert [list(x.kept) for x in second.layers] != [x["kept"] for x in dense_layers]
@@ -116,15 +116,18 @@ def test_rerank_scores_the_network_that_the_step_before_left(prune, after_steps)
     assert_second_step_follows(scale_of, dense)
 
 
-def test_rerank_ranks_as_rank_generation_does(call, prune, job, after_steps):
+@pytest.mark.parametrize(("criterion", "sign"), [("rank", 1), ("reverse_rank", -1)])
+def test_rerank_ranks_as_rank_generation_does(call, prune, job, after_steps, criterion, sign):
     words = ("--mode", "mask", "--lr", "0.2", "--select_on", "last")  # nothing is held out
+    words += ("--criterion", criterion)
     dense = prune("dry", *RATIO, *words, "--dry_run")["layers"]
     prune("job", *ITERATIVE, "2", *words, "--rerank", "--num_images", "20")
     torch.save(after_steps[0].state_dict(), "now.pt")
     now = ("--resume", "now.pt", "--num_images", "20", "--output", "ranks")
     assert call("rank_generation.py", *job.data, *now).code == 0
-    ranks = {x["conv"]: torch.tensor(x["mean"]) for x in read_manifest(Path("ranks"))["layers"]}
-    assert_second_step_follows(ranks.get, dense)
+    layers = read_manifest(Path("ranks"))["layers"]
+    scores = {x["conv"]: sign * torch.tensor(x["mean"]) for x in layers}
+    assert_second_step_follows(scores.get, dense)
 
 
 def test_a_run_that_stops_around_and_amid_its_second_step_ends_as_if_it_had_not(

@@ -35,6 +35,19 @@ def test_the_old_content_stays_until_the_block_ends(tmp_path):
     assert names_in(path.parent) == ["file.txt"]
 
 
+def test_the_bytes_are_on_the_disk_before_the_name_is_and_the_name_before_it_goes_on(
+    tmp_path, monkeypatch
+):
+    path, synced = tmp_path / "file.txt", []
+
+    def sync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_text(path, "whole")
+    assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
 def test_a_failing_block_changes_nothing(tmp_path):
     path = tmp_path / "file.txt"
     write_text(path, "old")

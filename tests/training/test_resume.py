@@ -88,12 +88,12 @@ def test_a_stop_before_any_write_leaves_no_trace(tmp_path, events):
 
 def test_many_stops_of_one_run_leave_no_trace(tmp_path, events):
     tiny_run.tiny_run(tmp_path / "unbroken")
-    for stops in range(50):
-        if (tmp_path / "stopped" / "outcome.pt").exists():
-            break
+    stops = 0
+    while not (tmp_path / "stopped" / "outcome.pt").exists() and stops < 50:
         events.update(seen=0, stop_at=4)  # enough for best.pt again, a line, curves and last.pt
         with contextlib.suppress(Crashed):
             tiny_run.tiny_run(tmp_path / "stopped")
+        stops += 1
     assert stops > len(STAGES) * RECIPE.epochs / 2
     assert_same_end(tmp_path / "stopped", tmp_path / "unbroken")
 
@@ -127,13 +127,12 @@ def moments(monkeypatch):
 
 def test_a_signal_is_saved_behind_the_step_and_leaves_no_trace(tmp_path, moments):
     tiny_run.tiny_run(tmp_path / "unbroken")
-    steps, chance = moments["steps"].copy(), random.Random(0)
-    for calls in range(100):
-        if (tmp_path / "stopped" / "outcome.pt").exists():
-            break
+    steps, chance, calls = moments["steps"].copy(), random.Random(0), 0
+    while not (tmp_path / "stopped" / "outcome.pt").exists() and calls < 100:
         moments.update(seen=0, stop_at=chance.choice([0, 1, 2]))
         with contextlib.suppress(Stopped), stops_raised():
             tiny_run.tiny_run(tmp_path / "stopped")
+        calls += 1
     assert calls > len(STAGES) * RECIPE.epochs * (4 + 1) / 3
     assert moments["steps"] == steps + steps, "a step was made twice, or left out"
     assert_same_end(tmp_path / "stopped", tmp_path / "unbroken")

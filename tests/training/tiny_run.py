@@ -20,6 +20,7 @@ RECIPE = Recipe(
     lr=0.05,
     batch_size=8,
     decay_epochs=(2,),
+    warmup_epochs=2,
     label_smoothing=0.1,
     accumulate=3,
     ema=0.5,
