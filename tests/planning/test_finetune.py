@@ -6,7 +6,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils.removal.network_file import load_network
+from utils.options.networks import load_network
 from utils.training.steps import TrainingStep
 
 pytestmark = pytest.mark.usefixtures("quick")
