@@ -22,7 +22,7 @@ class Clock(Runtime):
     def prepare(self, model, batch):
         raise NotImplementedError
 
-    def layer_ms(self, shape, batch_size):
+    def layer_ms(self, shape, batch_size, device):
         if len(self.timed) == self.stop_after:
             raise KeyboardInterrupt
         self.timed.append(shape)

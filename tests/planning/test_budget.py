@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import utils.planning.budget
+import utils.planning.time_target
 from models.registry import example_images
 from utils.commands.scan import run_scan
 from utils.metrics.cost import counts, physical_cost
@@ -20,6 +20,7 @@ from utils.options.score_options import how_scored
 from utils.planning.budget import budget_line, find_budget, full_ranks
 from utils.planning.plan import make_plan, score_layers
 from utils.planning.scanning import plan_scan
+from utils.planning.time_target import corrected
 from utils.pruning.sensitivity import ScanPoint
 from utils.runs.job_folder import JobFolder
 from utils.runs.options import as_dict, parse
@@ -181,47 +182,70 @@ def test_a_target_is_counted_before_new_ranks_and_says_so(call, job):
 def clock(share_of, calls):
     """A stand-in for the clock: the pruned network takes share_of(its parameters) of 10 ms."""
 
-    def compare(models, example, **_):
+    def compare(models, example, *_, **__):
         sizes = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
-        calls.append(sizes["pruned"] / sizes["dense"])
-        times = {"dense": 10.0, "pruned": 10 * share_of(calls[-1])}
+        times = {"dense": 10.0}
+        if "pruned" in sizes:
+            calls.append(sizes["pruned"] / sizes["dense"])
+            times["pruned"] = 10 * share_of(calls[-1])
         return {n: Latency(ms, ms, ms, len(example), 1, "cpu") for n, ms in times.items()}
 
     return compare
 
 
-def test_latency_is_searched_on_the_clock_once_and_kept(call, job, monkeypatch):
-    words = ["prune", *job.pruning, "--target_latency", "0.6", "--epochs", "0", "--group"]
-    words += ["--latency_batch_size", "2"]
+@pytest.mark.parametrize("target", [["--target_latency", "0.6"], ["--target_ms", "6"]])
+def test_time_is_searched_on_the_clock_once_and_kept(call, job, monkeypatch, target):
+    words = ["prune", *job.pruning, *target, "--epochs", "0", "--latency_batch_size", "2"]
     calls = []
-    monkeypatch.setattr(
-        utils.planning.budget, "compare_latency", clock(lambda x: 0.2 + 0.8 * x, calls)
-    )
-    found = call("main.py", *words).json
-    assert found["budget"]["left"] == pytest.approx(0.6, rel=0.01)
-    assert found["budget"]["left"] == pytest.approx(0.2 + 0.8 * calls[-1])
-    assert found["budget"]["latency"]["pruned"]["batch_size"] == 2
-    assert 3 <= len(calls) <= 12  # the end of the ladder, the search, and the chosen one again
-    monkeypatch.setattr(
-        utils.planning.budget, "compare_latency", None
-    )  # another clock would differ
+    by_size = clock(lambda x: 0.2 + 0.8 * x, calls)
+    monkeypatch.setattr(utils.planning.time_target, "compare_latency", by_size)
+    budget = (found := call("main.py", *words).json)["budget"]
+    wanted = 6.0 if "--target_ms" in target else 0.6
+    assert budget["left"] == pytest.approx(wanted, rel=0.05) and budget["within_tolerance"]
+    assert budget["left"] / wanted == pytest.approx((0.2 + 0.8 * calls[-1]) / 0.6)
+    assert budget["latency"]["pruned"]["batch_size"] == 2
+    assert len(calls) == len(budget["rounds"]) + 1 <= 5  # the chosen one again
+    monkeypatch.setattr(utils.planning.time_target, "compare_latency", None)  # would differ
     again = call("main.py", *words).json
-    assert (again["budget"], again["job_dir"]) == (found["budget"], found["job_dir"])
+    assert (again["budget"], again["job_dir"]) == (budget, found["job_dir"])
     assert again["layers"] == found["layers"] and again["accuracy"] == found["accuracy"]
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_layers_that_a_sum_ties_keep_as_much(call, job, monkeypatch, allocation):
+    monkeypatch.setattr(utils.planning.time_target, "compare_latency", clock(lambda x: x, []))
+    words = ["--target_latency", "0.5", "--allocation", allocation, "--dry_run"]
+    layers = {x["conv"]: x for x in call("main.py", "prune", *job.pruning, *words).json["layers"]}
+    stream = [layers[conv]["kept"] for conv in ("conv1", "layer1.0.conv2")]
+    assert stream[0] == stream[1]
 
 
 def test_a_clock_that_jumps_gets_the_nearest_and_a_word_about_it(call, job, monkeypatch):
     jumping = clock(lambda share: 0.9 if share > 0.5 else 0.4, [])
-    monkeypatch.setattr(utils.planning.budget, "compare_latency", jumping)
-    words = ["prune", *job.pruning[:-1], "16", "--target_latency", "0.6", "--dry_run"]
+    monkeypatch.setattr(utils.planning.time_target, "compare_latency", jumping)
+    words = ["prune", *job.pruning, "--target_latency", "0.6", "--dry_run"]
     words.remove("--json")
     outcome = call("main.py", *words)
     assert outcome.code == 0, outcome.err
-    assert "latency; left: 40.00%, the nearest that was found, not within 1% of" in outcome.out
+    assert "latency; left: 40.00%, the nearest that was found, not within 5% of" in outcome.out
+
+
+def test_a_time_that_no_network_takes_is_refused(call, job, monkeypatch):
     stuck = clock(lambda _: 0.95, [])
-    monkeypatch.setattr(utils.planning.budget, "compare_latency", stuck)
-    outcome = call("main.py", *words)
+    monkeypatch.setattr(utils.planning.time_target, "compare_latency", stuck)
+    outcome = call("main.py", "prune", *job.pruning, "--target_latency", "0.6", "--dry_run")
     assert outcome.code == 2 and "at least 0.9500 of the latency stay" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("points", "target"),
+    [([], 0.5), ([(0.6, 0.5)], 0.5), ([(0.4, 0.5)], 0.5), ([(0.6, 0.5), (0.45, 0.4)], 0.5)],
+)
+def test_a_correction_lies_between_the_points_around_the_target(points, target):
+    asked = corrected([(1.0, 1.0), *points], target)
+    above = [b for a, b in [(1.0, 1.0), *points] if a >= target]
+    below = [b for a, b in points if a < target]
+    assert 0 < asked < min(above) if not below else max(below) <= asked <= min(above)
 
 
 def test_sensitivity_makes_its_scan_and_takes_it_up(call, job):

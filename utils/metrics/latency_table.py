@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from utils.metrics.layer_shapes import FOURS, LayerShape
-from utils.metrics.runtimes import Runtime
+from utils.metrics.runtimes import CPU, Runtime
 from utils.runs.atomic_write import write_json
 from utils.runs.environment import environment
 
@@ -75,6 +75,7 @@ def measure_table(
     batch_size: int,
     path: Path,
     *,
+    device: torch.device = CPU,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LatencyTable:
     """Time what a table lacks of the layers, and return it; `path` keeps it as JSON.
@@ -87,8 +88,8 @@ def measure_table(
         progress: is told how many of how many cells are done.
     """
     shapes = list(shapes)
-    table = _opened(path, _measured_on(runtime, batch_size))
-    clock = _Clock(runtime, batch_size)
+    clock = _Clock(runtime, batch_size, device)
+    table = _opened(path, _measured_on(clock))
     if not table.block:
         table.block = _find_block(clock, shapes)
     if not table.uneven and any(shape.depthwise for shape in shapes):
@@ -111,14 +112,16 @@ class _Clock:
 
     runtime: Runtime
     batch_size: int
+    device: torch.device = CPU
 
     def ms(self, shape: LayerShape) -> float:
-        return self.runtime.layer_ms(shape, self.batch_size)
+        return self.runtime.layer_ms(shape, self.batch_size, self.device)
 
 
-def _measured_on(runtime: Runtime, batch_size: int) -> dict[str, Any]:
-    here = environment(torch.device("cpu"))
-    setting = {"runtime": runtime.name, "version": runtime.version(), "batch_size": batch_size}
+def _measured_on(clock: _Clock) -> dict[str, Any]:
+    here, runtime = environment(clock.device), clock.runtime
+    setting = {"runtime": runtime.name, "version": runtime.version()}
+    setting["batch_size"] = clock.batch_size
     return setting | {name: here[name] for name in ("device", "cpus", "threads")}
 
 

@@ -25,6 +25,7 @@ from utils.runs.borrowed_state import evaluating
 from utils.runs.compiler import compiled
 from utils.runs.exported import export_program, onnx_bytes
 
+CPU = torch.device("cpu")
 Run = Callable[[], object]  # one pass of a prepared network on its batch
 _LAYOUT = ("reorder", "parameter", "result", "const")  # nodes of layouts, not of the layer
 
@@ -58,7 +59,7 @@ class Runtime(ABC):
         """Return what runs `model`, which is in eval mode, on the batch [N, C, H, W]."""
 
     @abstractmethod
-    def layer_ms(self, shape: LayerShape, batch_size: int) -> float:
+    def layer_ms(self, shape: LayerShape, batch_size: int, device: torch.device = CPU) -> float:
         """Return a layer's time in ms inside a network: median, its norm and relu included."""
 
 
@@ -71,9 +72,16 @@ class Eager(Runtime):
         return lambda: model(batch)
 
     @torch.inference_mode()
-    def layer_ms(self, shape: LayerShape, batch_size: int) -> float:
-        layer, images = layer_module(shape).eval(), torch.randn(shape.input_shape(batch_size))
-        return median(_times_ms(self.prepare(layer, images)))
+    def layer_ms(self, shape: LayerShape, batch_size: int, device: torch.device = CPU) -> float:
+        layer = layer_module(shape).eval().to(device)
+        images = torch.randn(shape.input_shape(batch_size), device=device)
+
+        def run() -> None:
+            layer(images)
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
+
+        return median(_times_ms(run))
 
 
 class Compiled(Eager):
@@ -106,7 +114,7 @@ class OnnxRuntime(Runtime):
         feed = {session.get_inputs()[0].name: batch.numpy()}
         return lambda: session.run(None, feed)
 
-    def layer_ms(self, shape: LayerShape, batch_size: int) -> float:
+    def layer_ms(self, shape: LayerShape, batch_size: int, device: torch.device = CPU) -> float:
         images = torch.randn(shape.input_shape(batch_size)).numpy()
         with tempfile.TemporaryDirectory() as folder:
             session = self._session(layer_onnx(shape, batch_size), profile=f"{folder}/profile")
@@ -147,7 +155,7 @@ class OpenVino(Runtime):
         images = batch.numpy()
         return lambda: request.infer([images], share_inputs=True)
 
-    def layer_ms(self, shape: LayerShape, batch_size: int) -> float:
+    def layer_ms(self, shape: LayerShape, batch_size: int, device: torch.device = CPU) -> float:
         images = torch.randn(shape.input_shape(batch_size)).numpy()
         request = self._request(layer_onnx(shape, batch_size), PERF_COUNT=True)
         times: list[float] = []

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from utils.metrics.runtimes import RUNTIMES, runtime_of
 from utils.pruning.allocation import ALLOCATIONS
 from utils.runs.options import option, refuse_given
 
@@ -20,6 +21,7 @@ class BudgetOptions:
         "start_cov": 0,
         "target_params": None,
         "target_latency": None,
+        "target_ms": None,
     }
 
     target_macs: float | None = option(
@@ -34,12 +36,27 @@ class BudgetOptions:
     )
     target_latency: float | None = option(
         None,
-        "the same for the time of a forward pass, measured on this device",
+        "the same for the time of a forward pass on --runtime, measured here; layers that a sum "
+        "ties are pruned together, as by --group",
         metavar="SHARE",
         group="automatic rates",
     )
+    target_ms: float | None = option(
+        None, "the same in milliseconds", metavar="MS", group="automatic rates"
+    )
+    runtime: str = option(
+        "eager",
+        "what a target in time times networks on",
+        choices=tuple(RUNTIMES),
+        group="automatic rates",
+    )
     latency_batch_size: int = option(
-        1, "images of the forward pass that --target_latency times", group="automatic rates"
+        1, "images of the forward pass that it times", group="automatic rates"
+    )
+    latency_threads: int | None = option(
+        None,
+        "CPU threads that it times with; none: as many as torch takes",
+        group="automatic rates",
     )
     allocation: str = option(
         "global",
@@ -64,9 +81,15 @@ class BudgetOptions:
 
     @property
     def target(self) -> tuple[str, float] | None:
-        """What is to remain: ("macs", "params" or "latency", its share), None without a target."""
-        given = {name: getattr(self, f"target_{name}") for name in ("macs", "params", "latency")}
+        """What is to remain: ("macs", "params", "latency", its share) or ("ms", ms), else None."""
+        names = ("macs", "params", "latency", "ms")
+        given = {name: getattr(self, f"target_{name}") for name in names}
         return next(((name, share) for name, share in given.items() if share is not None), None)
+
+    @property
+    def by_time(self) -> bool:
+        """Whether the target is one in time."""
+        return self.target is not None and self.target[0] in ("latency", "ms")
 
     def check_target(self) -> None:
         """Refuse targets out of range, and options that do not go together with one.
@@ -84,7 +107,12 @@ class BudgetOptions:
                 raise ValueError(
                     f"--target_{name} {share:g} with --{other} {value}: expected one of the two"
                 )
-        if not 0 < share < 1:
+        if self.by_time:
+            runtime_of(self.runtime)
+            object.__setattr__(self, "group", True)  # a stream of several writers is one width
+        if name == "ms" and share <= 0:
+            raise ValueError(f"--target_ms is {share:g}: expected more than 0")
+        if name != "ms" and not 0 < share < 1:
             raise ValueError(
                 f"--target_{name} is {share:g}: expected the share that is to remain, more than 0 "
                 "and less than 1"
@@ -102,6 +130,7 @@ class BudgetOptions:
             )
 
     def _check_needs_target(self) -> None:
-        names = ("latency_batch_size", "allocation", "max_rate", "scan")
-        expected = "expected --target_macs, --target_params or --target_latency"
+        names = ("runtime", "latency_batch_size", "latency_threads")
+        names += ("allocation", "max_rate", "scan")
+        expected = "expected --target_macs, --target_params, --target_latency or --target_ms"
         refuse_given(self, names, f"without a target: {expected}")

@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from utils.graph.groups import channel_groups
 from utils.graph.network import Network
 from utils.metrics.cost import physical_cost
-from utils.metrics.latency import Latency, compare_latency
+from utils.metrics.runtimes import runtime_of
 from utils.options.devices import open_device
 from utils.options.prune_options import PruneConfig
 from utils.paper.markdown import counted
@@ -22,6 +22,7 @@ from utils.paper.rates import CompressRates
 from utils.planning.budget_scan import dense_losses, scan_folder_for
 from utils.planning.plan import Planner, planner
 from utils.planning.scanning import ScanPlan
+from utils.planning.time_target import TIME_TOLERANCE, Timing, land_in_time, time_model
 from utils.pruning.allocation import (
     global_steps,
     losses,
@@ -31,16 +32,21 @@ from utils.pruning.allocation import (
 )
 from utils.pruning.budget import TOLERANCE, CostOf, land, levels_after, search
 from utils.pruning.criteria import RANK_CRITERIA
+from utils.pruning.knapsack import Knapsack, scan_lost, scores_lost
 from utils.pruning.rate_units import Levels, RateUnit, rate_units, rates_at
 from utils.pruning.sensitivity import macs_left, parameters_left, read_points
+from utils.pruning.time_model import TimeModel
 from utils.rank.estimation import outputs_of
 from utils.rank.rank_files import read_manifest
-from utils.removal.surgery import remove_filters
 from utils.runs.borrowed_state import evaluating
 from utils.runs.job_folder import JobFolder
-from utils.runs.notes import note
 
-_NAMES = {"macs": "MACs", "params": "parameters", "latency": "latency"}
+_NAMES = {
+    "macs": "of the MACs",
+    "params": "of the parameters",
+    "latency": "of the latency",
+    "ms": "ms",
+}
 
 
 def find_budget(
@@ -67,23 +73,20 @@ def find_budget(
     scan = None
     if sensitive:
         scan = scan_folder_for(config, dense, scores, make_scan=make_scan)
-    left_of = network.counter(name)
-    steps = _steps(config, network, scan, left_of)
-    if name == "latency":
-        levels, left, timed = _by_latency(config, network, steps)
+    if config.by_time:
+        levels, found = _by_time(config, network, scan)
     else:
-        levels, timed = _by_count(config, network, steps, left_of), {}
-        left = left_of(levels)
+        levels, found = _by_count(config, network, scan)
+    tolerance = TIME_TOLERANCE if config.by_time else TOLERANCE
     return {
         "of": name,
         "target": share,
-        "left": left,
-        "within_tolerance": abs(left - share) <= TOLERANCE * share,
+        "within_tolerance": abs(found["left"] - share) <= tolerance * share,
         "allocation": config.allocation,
         "scan": None if scan is None else str(scan),
         "reranked": config.rerank,
         "compress_rate": network.rates(levels).text(),
-        **timed,
+        **found,
     }
 
 
@@ -139,29 +142,35 @@ def _steps(
     """Return the order in which the allocation lets units lose channels."""
     if config.allocation == "uniform":
         return uniform_steps(network.units)
-    if config.allocation == "global":
-        by_rank = config.criterion in RANK_CRITERIA
-        full = full_ranks(network.dense, config.rank_folder) if by_rank else None
-        return global_steps(network.units, normalized(network.scores, full))
-    note(f"sharing out what may go by the scan in {scan}")
-    name, share = config.target
+    if scan is None:
+        return global_steps(network.units, _normalized(config, network))
     curves = losses(network.units, read_points(scan), dense_losses(scan))
-    until = 0.0 if name == "latency" else share
-    return sensitivity_steps(network.units, curves, left_of, until=until)
+    return sensitivity_steps(network.units, curves, left_of, until=config.target[1])
+
+
+def _normalized(config: PruneConfig, network: _Prunable) -> dict[str, Tensor]:
+    """Return the scores, comparable between layers."""
+    by_rank = config.criterion in RANK_CRITERIA
+    full = full_ranks(network.dense, config.rank_folder) if by_rank else None
+    return normalized(network.scores, full)
 
 
 def budget_line(budget: Mapping[str, Any]) -> str:
     """Return one sentence on what a target asked for and what it got."""
-    whole = f"the dense network's {_NAMES[budget['of']]}"
-    got = f"target: {budget['target']:.1%} of {whole}; left: {budget['left']:.2%}"
+    tolerance = TIME_TOLERANCE if "latency" in budget else TOLERANCE
+    if budget["of"] == "ms":
+        got = f"target: {budget['target']:g} ms; it takes {budget['left']:.2f} ms"
+    else:
+        whole = _NAMES[budget["of"]].replace("of the", "of the dense network's")
+        got = f"target: {budget['target']:.1%} {whole}; left: {budget['left']:.2%}"
     if not budget["within_tolerance"]:
-        got += f", the nearest that was found, not within {TOLERANCE:.0%} of the target"
+        got += f", the nearest that was found, not within {tolerance:.0%} of the target"
     how = budget["allocation"] + (f", scan {budget['scan']}" if budget["scan"] else "")
     if "latency" in budget:
         dense, pruned = (budget["latency"][name] for name in ("dense", "pruned"))
         how += (
             f"; {dense['median_ms']:.2f} ms -> {pruned['median_ms']:.2f} ms, medians, "
-            f"{counted(dense['batch_size'], 'image')}, {dense['device']}, "
+            f"{budget['runtime']}, {counted(dense['batch_size'], 'image')}, {dense['device']}, "
             f"{counted(dense['threads'], 'thread')}"
         )
     line = f"{got} ({how})."
@@ -173,60 +182,74 @@ def budget_line(budget: Mapping[str, Any]) -> str:
     return line
 
 
-def _check_reachable(config: PruneConfig, least: float) -> None:
+def _check_reachable(config: PruneConfig, least: float, tolerance: float = TOLERANCE) -> None:
     name, share = config.target
-    if least > share * (1 + TOLERANCE):
+    if least > share * (1 + tolerance):
         limit = f"--max_rate {config.max_rate:g}"
         if config.allocation == "sensitivity":
             limit += " and the highest rate of the scan"
         raise ValueError(
-            f"--target_{name} {share:g} is out of reach: within {limit} at least {least:.4f} of "
-            f"the {_NAMES[name]} stay, expected a target from there on"
+            f"--target_{name} {share:g} is out of reach: within {limit} at least {least:.4f} "
+            f"{_NAMES[name]} stay, expected a target from there on"
         )
 
 
 def _by_count(
-    config: PruneConfig, network: _Prunable, steps: list[int], left_of: CostOf
-) -> tuple[int, ...]:
-    """Return the levels whose MACs or parameters are nearest to the target."""
-    share, num_units = config.target[1], len(network.units)
+    config: PruneConfig, network: _Prunable, scan: Path | None
+) -> tuple[Levels, dict[str, Any]]:
+    """Return the levels whose MACs or parameters are nearest to the target, and what is left."""
+    (name, share), num_units = config.target, len(network.units)
+    left_of = network.counter(name)
+    steps = _steps(config, network, scan, left_of)
     _check_reachable(config, left_of(levels_after(steps, num_units)))
-    levels = search(steps, num_units, left_of, share)
-    return land(network.units, levels, left_of, share)
+    levels = land(network.units, search(steps, num_units, left_of, share), left_of, share)
+    return levels, {"left": left_of(levels)}
 
 
-def _by_latency(
-    config: PruneConfig, network: _Prunable, steps: list[int]
-) -> tuple[tuple[int, ...], float, dict[str, Any]]:
-    """Return the levels whose network takes the target's share of the dense one's time.
-
-    Every candidate is really removed and timed beside the dense network, in turns. The chosen one
-    is timed once more, since of several noisy measurements the one that fits is the luckiest; that
-    second share is returned, and its times.
-    """
-    device = open_device(config.device, config.gpu)
-    model = copy.deepcopy(network.dense.model).to(device)
-    images = network.dense.example.repeat(config.latency_batch_size, 1, 1, 1).to(device)
-
-    def timed(levels: Levels) -> dict[str, Latency]:
-        slim = remove_filters(model, network.dense.graph, network.masks(levels))
-        return compare_latency({"dense": model, "pruned": slim}, images)
-
-    @cache
-    def share_of(levels: Levels) -> float:
-        share = _share(timed(levels))
-        note(f"timed {network.rates(levels).text()}: {share:.1%} of the dense network's latency")
-        return share
-
-    num_units = len(network.units)
-    _check_reachable(config, share_of(levels_after(steps, num_units)))
-    levels = search(steps, num_units, share_of, config.target[1])
-    again = timed(levels)
-    return levels, _share(again), {"latency": {name: asdict(one) for name, one in again.items()}}
+def _by_time(
+    config: PruneConfig, network: _Prunable, scan: Path | None
+) -> tuple[Levels, dict[str, Any]]:
+    """Return the levels whose network takes the target's time and keeps the most, and its times."""
+    dense, timing = _to_time(config, network.dense), _timing(config)
+    model, facts = time_model(dense, network.units, timing)
+    share, unit = config.target[1], 1.0
+    if config.target[0] == "ms":
+        share, unit = share / facts["whole_ms"], facts["whole_ms"]
+    proposed = _proposals(config, network, scan, model)
+    levels, found = land_in_time(
+        dense, timing, proposed=proposed, masks=network.masks, target=share
+    )
+    least = min(one["measured"] for one in found["rounds"])  # the least there is, if none is near
+    _check_reachable(config, unit * least, TIME_TOLERANCE)
+    found["left"] *= unit
+    return levels, {**facts, **found, "runtime": config.runtime}
 
 
-def _share(timed: Mapping[str, Latency]) -> float:
-    return timed["pruned"].median_ms / timed["dense"].median_ms
+def _timing(config: PruneConfig) -> Timing:
+    return Timing(config.runtime, config.latency_batch_size, config.latency_threads)
+
+
+def _to_time(config: PruneConfig, dense: Network) -> Network:
+    """Return the network on the device that it is timed on."""
+    on_cpu = runtime_of(config.runtime).packages
+    device = torch.device("cpu") if on_cpu else open_device(config.device, config.gpu)
+    return replace(dense, model=copy.deepcopy(dense.model).to(device))
+
+
+def _proposals(
+    config: PruneConfig, network: _Prunable, scan: Path | None, model: TimeModel
+) -> Callable[[float], Levels]:
+    """Return the function from a share of the time to the levels that the allocation finds."""
+    units = network.units
+    if config.allocation == "uniform":
+        steps = uniform_steps(units)
+        return lambda share: search(steps, len(units), model.share, max(share, 1e-6))
+    if scan is None:
+        lost = scores_lost(units, _normalized(config, network))
+    else:
+        curves = losses(units, read_points(scan), dense_losses(scan))
+        lost = [scan_lost(unit, curve) for unit, curve in zip(units, curves, strict=True)]
+    return Knapsack(units, lost, model).within
 
 
 @torch.no_grad()

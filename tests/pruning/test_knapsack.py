@@ -1,0 +1,128 @@
+"""Laws of targets in time: modelled widths are those of removed networks, and what fits stays."""
+
+import random
+
+import pytest
+import torch
+
+from models.registry import build_model, example_images
+from tests.metrics.test_latency_table import Clock
+from tests.networks import Chain, Concat, Depthwise, PaddedResidual, Residual, randomized
+from utils.graph.channel_graph import trace_channels
+from utils.graph.groups import channel_groups
+from utils.metrics.latency_table import measure_table
+from utils.metrics.layer_shapes import layer_shapes
+from utils.pruning.group_plan import plan_groups
+from utils.pruning.knapsack import Knapsack, scan_lost, scores_lost
+from utils.pruning.rate_units import rate_units
+from utils.pruning.scores import score_filters
+from utils.pruning.time_model import TimeModel
+from utils.removal.surgery import remove_filters
+
+IMAGE = torch.zeros(1, 3, 8, 8)
+NETWORKS = {
+    "residual": (lambda: Chain([Residual, PaddedResidual, Residual]), IMAGE),
+    "depthwise": (lambda: Chain([Depthwise, Concat, Depthwise]), IMAGE),
+    "resnet_8": (lambda: build_model("resnet_8"), example_images("resnet_8")),
+}
+
+
+class Case:
+    """A network with units, scores, and a model of its time on a clock that runs in blocks of 8."""
+
+    def __init__(self, name, folder):
+        make, self.image = NETWORKS[name]
+        self.net = randomized(make(), seed=0).float()
+        self.graph = trace_channels(self.net, self.image)
+        self.groups = channel_groups(self.graph, across_sums=True)
+        self.scores = score_filters(self.net, self.graph, "l1")
+        self.position = {conv: number for number, conv in enumerate(self.scores)}
+        self.units = rate_units(self.groups, self.position, max_rate=0.9)
+        shapes = layer_shapes(self.net, self.image)
+        table = measure_table(Clock(8), shapes.values(), 1, folder / "table.json")
+        whole_ms = 1.1 * table.sum_ms(shapes.values())
+        self.model = TimeModel(self.units, self.graph, shapes, table, whole_ms)
+        self.knapsack = Knapsack(self.units, scores_lost(self.units, self.scores), self.model)
+
+    def removed(self, levels):
+        """The network that the levels leave."""
+        rates = {
+            conv: unit.rungs[level].rate
+            for unit, level in zip(self.units, levels, strict=True)
+            for conv, position in self.position.items()
+            if position in unit.positions
+        }
+        plan = plan_groups(self.groups, self.scores, rates)
+        return plan, remove_filters(self.net, self.graph, plan.masks())
+
+    def random_levels(self, seed):
+        chance = random.Random(seed)
+        return tuple(chance.randrange(len(unit.rungs)) for unit in self.units)
+
+
+@pytest.fixture(params=NETWORKS)
+def case(request, tmp_path):
+    return Case(request.param, tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_widths_are_those_of_the_removed_network(case, seed):
+    levels = case.random_levels(seed)
+    slim = layer_shapes(case.removed(levels)[1], case.image)
+    assert case.model.widths(levels) == {n: (x.reads, x.writes) for n, x in slim.items()}
+
+
+def test_what_is_saved_is_the_difference_of_the_shares(case):
+    assert case.model.share([0] * len(case.units)) == pytest.approx(1)
+    for seed in range(5):
+        levels, others = case.random_levels(seed), case.random_levels(seed + 5)
+        for number, level in enumerate(others):
+            moved = (*levels[:number], level, *levels[number + 1 :])
+            expected = case.model.share(levels) - case.model.share(moved)
+            assert case.model.saved(levels, number, level) == pytest.approx(expected)
+
+
+def test_a_level_loses_the_scores_of_the_filters_that_go(case):
+    levels = case.random_levels(0)
+    lost = sum(of_unit[x] for of_unit, x in zip(case.knapsack.lost, levels, strict=True))
+    masks = case.removed(levels)[0].masks()
+    gone = sum(
+        float(score[~masks[conv]].sum()) for conv, score in case.scores.items() if conv in masks
+    )
+    assert lost == pytest.approx(gone, rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.8, 0.5])
+def test_all_that_fits_within_the_time_stays(case, share):
+    levels = case.knapsack.within(share)
+    least = case.model.share(case.knapsack.within(0.0))
+    assert case.model.share(levels) <= max(share, least) + 1e-9
+    for number, level in enumerate(levels):
+        for stop in (0, *case.model.stops(number)):
+            if (
+                stop < level
+                and case.knapsack.lost[number][stop] < case.knapsack.lost[number][level]
+            ):
+                moved = (*levels[:number], stop, *levels[number + 1 :])
+                assert case.model.share(moved) > share
+
+
+def test_widths_are_full_blocks_or_fours_where_they_are_narrower(case):
+    for unit, level in zip(case.units, case.knapsack.within(0.6), strict=True):
+        whole, left = unit.rungs[0].stays, unit.rungs[level].stays
+        last = level == len(unit.rungs) - 1
+        if len(left) == 1 and left != whole and not last:
+            assert left[0] % (8 if whole[0] >= 16 else 4) == 0
+
+
+def test_a_scan_is_read_between_its_rates_and_not_beyond(case):
+    unit = case.units[0]
+    lost = scan_lost(unit, {0.0: (0.0, 0.0), 0.4: (0.2, 1.0), 0.6: (0.2, 3.0)})
+    for rung, found in zip(unit.rungs, lost, strict=True):
+        start = float(rung.start)
+        if start <= 0.4:
+            assert found == pytest.approx(start / 0.4 * 0.201)
+        elif start <= 0.6:
+            assert 0.201 < found <= 0.203
+        else:
+            assert found > 100

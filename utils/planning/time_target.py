@@ -1,0 +1,144 @@
+"""A target in time: levels of a network's units that keep the most score within it.
+
+A latency table and the knapsack propose a network, the runtime times it beside the dense one, and
+what the model missed by corrects the next proposal.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.nn as nn
+from torch import Tensor
+from tqdm import tqdm
+
+from utils.graph.network import Network
+from utils.metrics.latency import Latency, compare_latency, using_threads
+from utils.metrics.latency_table import LatencyTable, measure_table, sum_error
+from utils.metrics.layer_shapes import layer_shapes
+from utils.metrics.runtimes import runtime_of
+from utils.pruning.rate_units import Levels, RateUnit
+from utils.pruning.time_model import TimeModel
+from utils.removal.surgery import remove_filters
+from utils.runs import processes
+from utils.runs.notes import note
+
+TABLES = Path("result") / "latency"
+TIME_TOLERANCE = 0.05  # of a target in time
+_NEAR = 0.02  # no further round for less
+_ROUNDS = 4
+_TURNS_MS = 4000.0  # how long the turns of one comparison may take, about
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How networks are timed: on which runtime, of how many images, with how many threads."""
+
+    runtime: str
+    batch_size: int
+    threads: int | None = None  # None: as many as torch takes
+
+    def compare(self, models: Mapping[str, nn.Module], image: Tensor) -> dict[str, Latency]:
+        """Return the networks' latencies, in turns, for about so long as is worth it."""
+        batch = image.expand(self.batch_size, *image.shape[1:]).contiguous()
+        with using_threads(self.threads):
+            (first, model), *_ = models.items()
+            once = compare_latency({first: model}, batch, 3, warmup=1, runtime=self.runtime)
+            turns = int(_TURNS_MS / (once[first].median_ms * len(models)))
+            return compare_latency(models, batch, min(max(turns, 5), 60), runtime=self.runtime)
+
+    def table(self, model: nn.Module, image: Tensor) -> LatencyTable:
+        """Return the latency table of a network's layers; what it lacks is measured, with a bar."""
+        shapes = layer_shapes(model, image).values()
+        with using_threads(self.threads), tqdm(desc="latency table", unit="layer") as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total, bar.n = total, done
+                bar.refresh()
+
+            threads = self.threads or "all"
+            path = TABLES / f"{self.runtime}_{image.device.type}_{self.batch_size}_{threads}.json"
+            runtime = runtime_of(self.runtime)
+            how = {"device": image.device, "progress": progress}
+            return processes.from_first(
+                lambda: measure_table(runtime, shapes, self.batch_size, path, **how)
+            )
+
+
+def time_model(
+    dense: Network, units: Sequence[RateUnit], timing: Timing
+) -> tuple[TimeModel, dict[str, Any]]:
+    """Return the model of a network's time, and what it rests on: block, times and their error."""
+    image, model = dense.image, dense.model
+    table, shapes = timing.table(model, image), layer_shapes(model, image)
+    whole = timing.compare({"dense": model}, image)["dense"].median_ms
+    error = sum_error(table, shapes, whole)
+    note(
+        f"latency table: blocks of {table.block} channels; the layers' times sum up to "
+        f"{error:+.1%} of the whole network's {whole:.2f} ms"
+    )
+    facts = {"block": table.block, "whole_ms": whole, "sum_error": error}
+    return TimeModel(units, dense.graph, shapes, table, whole), facts
+
+
+def land_in_time(
+    dense: Network,
+    timing: Timing,
+    *,
+    proposed: Callable[[float], Levels],
+    masks: Callable[[Levels], Mapping[str, Tensor]],
+    target: float,
+) -> tuple[Levels, dict[str, Any]]:
+    """Return the levels whose network, really made and timed, takes `target` of the dense time.
+
+    The chosen network is timed once more in the end, since of several noisy measurements the one
+    that fits is the luckiest.
+
+    Args:
+        proposed: the levels that take a share of the dense time, by the model.
+        masks: {conv: bool [filters]} of levels, True is kept.
+    """
+    image, rounds = dense.image, []
+    found: dict[Levels, float] = {}
+
+    def timed(levels: Levels) -> dict[str, Latency]:
+        slim = remove_filters(dense.model, dense.graph, masks(levels))
+        return timing.compare({"dense": dense.model, "pruned": slim}, image)
+
+    asked = target
+    for _ in range(_ROUNDS):
+        levels = tuple(proposed(asked))
+        if levels in found:
+            break
+        found[levels] = share_of(timed(levels))
+        rounds.append({"asked": asked, "measured": found[levels]})
+        note(f"timed: {found[levels]:.1%} of the dense network's time, by the model {asked:.1%}")
+        if abs(found[levels] / target - 1) <= _NEAR:
+            break
+        asked = corrected([(1.0, 1.0), *((x["measured"], x["asked"]) for x in rounds)], target)
+        if len(rounds) == _ROUNDS - 1 and min(found.values()) > target * (1 + TIME_TOLERANCE):
+            asked = 0.0  # the least that there is
+    levels = min(found, key=lambda levels: abs(found[levels] - target))
+    again = timed(levels)
+    times = {name: asdict(latency) for name, latency in again.items()}
+    return levels, {"left": share_of(again), "latency": times, "rounds": rounds}
+
+
+def share_of(timed: Mapping[str, Latency]) -> float:
+    """Return the pruned network's share of the dense one's time."""
+    return timed["pruned"].median_ms / timed["dense"].median_ms
+
+
+def corrected(points: Sequence[tuple[float, float]], target: float) -> float:
+    """Return which share to ask the model for, so that `target` is measured.
+
+    On the line between the nearest points, (measured, asked), on either side of the target; where
+    all measured more, in proportion to the nearest.
+    """
+    above = min(point for point in points if point[0] >= target)
+    below = max((point for point in points if point[0] < target), default=None)
+    if below is None:
+        return above[1] * target / above[0]
+    (low, asked_low), (high, asked_high) = below, above
+    return asked_low + (asked_high - asked_low) * (target - low) / (high - low)

@@ -1,0 +1,138 @@
+"""The time of a network at any levels of its units, by a latency table and one measurement."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import torch
+
+from utils.graph.channel_graph import ChannelGraph
+from utils.graph.groups import ChannelGroup
+from utils.metrics.latency_table import FOURS, LatencyTable
+from utils.metrics.layer_shapes import LayerShape
+from utils.pruning.rate_units import Levels, RateUnit
+
+Widths = dict[str, tuple[int, int]]  # {layer: channels read and written}
+
+
+class TimeModel:
+    """The share of the dense network's time that is left at any levels of the units.
+
+    Layers take what the table says of the channels that they then read and write. What the whole
+    takes beyond its layers (sums, pooling, layouts) is taken to go with the numbers that layers
+    write.
+
+    Args:
+        whole_ms: time of the dense network.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[RateUnit],
+        graph: ChannelGraph,
+        shapes: Mapping[str, LayerShape],
+        table: LatencyTable,
+        whole_ms: float,
+    ):
+        self.units, self.table = units, table
+        whole = _widths(graph, {})
+        self._shapes = {name: shape for name, shape in shapes.items() if name in whole}
+        self._taken = [
+            [_taken_by_channel(graph, group, whole) for group in unit.groups] for unit in units
+        ]
+        self._touched = [
+            sorted({name for of_group in taken for name in of_group if name in self._shapes})
+            for taken in self._taken
+        ]
+        self._of_layer: dict[str, list[int]] = {name: [] for name in self._shapes}
+        for number, names in enumerate(self._touched):
+            for name in names:
+                self._of_layer[name].append(number)
+        layers_ms = table.sum_ms(shapes.values())
+        self.whole_ms = max(whole_ms, layers_ms)
+        self._rest_ms = max(0.0, whole_ms - layers_ms)
+        self._fixed_ms = layers_ms - table.sum_ms(self._shapes.values())
+        self._written = sum(shape.written for shape in self._shapes.values())
+        self._layer_ms = cache(self._timed)
+
+    def share(self, levels: Levels) -> float:
+        """Return the share of the dense network's time that is left."""
+        layers_ms = sum(self._ms(name, levels) for name in self._shapes)
+        return (self._fixed_ms + layers_ms) / self.whole_ms
+
+    def saved(self, levels: Levels, number: int, level: int) -> float:
+        """Return the share of time that is saved when a unit goes from its level to another."""
+        moved = [*levels[:number], level, *levels[number + 1 :]]
+        names = self._touched[number]
+        before, after = (sum(self._ms(name, at) for name in names) for at in (levels, moved))
+        return (before - after) / self.whole_ms
+
+    def widths(self, levels: Levels) -> Widths:
+        """Return how many channels each layer reads and writes at the levels."""
+        return {name: self._at(name, levels) for name in self._shapes}
+
+    def stops(self, number: int) -> list[int]:
+        """Return the levels of a unit that may be worth their time, without 0.
+
+        They are those where one of its layers writes full blocks, or in fours if it is of less than
+        two blocks; and the last.
+        """
+        written = [name for name in self._touched[number] if self._writes(number, name)]
+        dense = [self._shapes[name].writes for name in written]
+        steps = [self.table.block if w >= 2 * self.table.block else FOURS for w in dense]
+        last = len(self.units[number].rungs) - 1
+        found = []
+        for level in range(1, last + 1):
+            left = [
+                w - self._lost(number, n, level)[1] for n, w in zip(written, dense, strict=True)
+            ]
+            if level == last or any(w % step == 0 for w, step in zip(left, steps, strict=True)):
+                found.append(level)
+        return found
+
+    def _writes(self, number: int, name: str) -> bool:
+        return any(taken.get(name, (0, 0))[1] for taken in self._taken[number])
+
+    @cache  # noqa: B019 (a model lives as long as one search)
+    def _lost(self, number: int, name: str, level: int) -> tuple[int, int]:
+        """Return how many channels fewer a layer reads and writes by a unit's level."""
+        unit = self.units[number]
+        reads = writes = 0
+        for group, taken, stays in zip(
+            unit.groups, self._taken[number], unit.rungs[level].stays, strict=True
+        ):
+            by_channel = taken.get(name, (0, 0))
+            reads += by_channel[0] * (len(group.channels) - stays)
+            writes += by_channel[1] * (len(group.channels) - stays)
+        return reads, writes
+
+    def _at(self, name: str, levels: Levels) -> tuple[int, int]:
+        shape = self._shapes[name]
+        reads, writes = shape.reads, shape.writes
+        for number in self._of_layer[name]:
+            fewer = self._lost(number, name, levels[number])
+            reads, writes = reads - fewer[0], writes - fewer[1]
+        return reads, writes
+
+    def _ms(self, name: str, levels: Levels) -> float:
+        return self._layer_ms(name, *self._at(name, levels))
+
+    def _timed(self, name: str, reads: int, writes: int) -> float:
+        shape = self._shapes[name]
+        rest = self._rest_ms * shape.at(reads, writes).written / self._written
+        return rest + shape.calls * self.table.layer_ms(shape, reads, writes)
+
+
+def _widths(graph: ChannelGraph, masks: Mapping[str, torch.Tensor]) -> Widths:
+    kept = graph.kept_positions(graph.kept(masks))
+    return {name: (len(inputs), len(outputs)) for name, (outputs, inputs) in kept.items()}
+
+
+def _taken_by_channel(graph: ChannelGraph, group: ChannelGroup, whole: Widths) -> Widths:
+    """Return how many channels each layer reads and writes less when one of the group is gone."""
+    sizes = graph.filters()
+    masks = {layer: torch.ones(sizes[layer], dtype=torch.bool) for layer in group.layers}
+    for layer, index in group.channels[0]:
+        masks[layer][index] = False
+    left = _widths(graph, masks)
+    fewer = {n: (r - left[n][0], w - left[n][1]) for n, (r, w) in whole.items()}
+    return {name: both for name, both in fewer.items() if any(both)}
