@@ -42,7 +42,7 @@ class Case:
         table = measure_table(Clock(8), shapes.values(), 1, folder / "table.json")
         whole_ms = 1.1 * table.sum_ms(shapes.values())
         self.model = TimeModel(self.units, self.graph, shapes, table, whole_ms)
-        self.knapsack = Knapsack(self.units, scores_lost(self.units, self.scores), self.model)
+        self.knapsack = Knapsack(self.units, scores_lost(self.model, self.scores), self.model)
 
     def removed(self, levels):
         """The network that the levels leave."""
@@ -82,13 +82,24 @@ def test_what_is_saved_is_the_difference_of_the_shares(case):
             assert case.model.saved(levels, number, level) == pytest.approx(expected)
 
 
-def test_a_level_loses_the_scores_of_the_filters_that_go(case):
+def test_a_level_loses_the_scores_of_the_filters_that_go_once_for_each_reader(case):
     levels = case.random_levels(0)
     lost = sum(of_unit[x] for of_unit, x in zip(case.knapsack.lost, levels, strict=True))
-    masks = case.removed(levels)[0].masks()
-    gone = sum(
-        float(score[~masks[conv]].sum()) for conv, score in case.scores.items() if conv in masks
-    )
+    masks, whole = case.removed(levels)[0].masks(), case.model.widths([0] * len(case.units))
+    gone = 0.0
+    for group in case.groups:
+        first = {
+            layer: torch.ones(len(case.scores.get(layer, ())), dtype=torch.bool)
+            for layer in group.layers
+        }
+        for layer, index in () if group.protected else group.channels[0]:
+            first[layer][index] = False
+        left = case.graph.kept_positions(case.graph.kept({} if group.protected else first))
+        readers = sum(len(left[n][1]) < reads for n, (reads, _) in whole.items())
+        for layer, index in (filter for channel in group.channels for filter in channel):
+            if layer in masks and not masks[layer][index]:
+                score = float(case.scores[layer][index])
+                gone += readers * score / len(case.scores[layer]) ** 0.5
     assert lost == pytest.approx(gone, rel=1e-5)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from utils.metrics.runtimes import RUNTIMES, runtime_of
+from utils.metrics.runtimes import RUNTIMES
 from utils.pruning.allocation import ALLOCATIONS
 from utils.runs.options import option, refuse_given
 
@@ -108,7 +108,6 @@ class BudgetOptions:
                     f"--target_{name} {share:g} with --{other} {value}: expected one of the two"
                 )
         if self.by_time:
-            runtime_of(self.runtime)
             object.__setattr__(self, "group", True)  # a stream of several writers is one width
         if name == "ms" and share <= 0:
             raise ValueError(f"--target_ms is {share:g}: expected more than 0")

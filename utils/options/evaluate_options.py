@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.metrics.runtimes import RUNTIMES, runtime_of
+from utils.metrics.runtimes import RUNTIMES
 from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions, arch_name
 from utils.options.networks import checkpoint_of
 from utils.runs.job_folder import JobFolder
@@ -98,7 +98,6 @@ class EvaluateConfig(TestedFileOptions, DataOptions, DeviceOptions):
             if any(value < 1 for value in values) or not (values or name == "threads"):
                 given = ",".join(map(str, values)) or "empty"
                 raise ValueError(f"--{name} is {given}: expected numbers of 1 or more")
-        runtime_of(self.runtime)
         if self.repeats < 1:
             raise ValueError(f"--repeats is {self.repeats}: expected 1 or more")
         if self.against_arch is not None and self.against is None:

@@ -245,7 +245,7 @@ def _proposals(
         steps = uniform_steps(units)
         return lambda share: search(steps, len(units), model.share, max(share, 1e-6))
     if scan is None:
-        lost = scores_lost(units, _normalized(config, network))
+        lost = scores_lost(model, _normalized(config, network))
     else:
         curves = losses(units, read_points(scan), dense_losses(scan))
         lost = [scan_lost(unit, curve) for unit, curve in zip(units, curves, strict=True)]

@@ -89,6 +89,11 @@ class TimeModel:
                 found.append(level)
         return found
 
+    def readers(self, number: int, group: int) -> int:
+        """Return how many layers read the channels of a unit's group."""
+        taken = self._taken[number][group]
+        return sum(taken[name][0] > 0 for name in taken if name in self._shapes)
+
     def _writes(self, number: int, name: str) -> bool:
         return any(taken.get(name, (0, 0))[1] for taken in self._taken[number])
 
