@@ -4,10 +4,15 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from utils.commands.starting import end_quietly
+
+if __name__ == "__main__":
+    end_quietly("main.py")
+
 from utils.commands.compare import CompareConfig, compare_command
 from utils.commands.controls import controls_command
 from utils.commands.demo import DemoConfig, demo_command, demo_text
-from utils.commands.door import Command, always, run
+from utils.commands.door import Command, always, refuse_command, run
 from utils.commands.evaluate import evaluate_command, test_only_command
 from utils.commands.export import export_command
 from utils.commands.prune import prune_command
@@ -91,7 +96,7 @@ EXPERIMENT = Entry(
 
 def main(argv: list[str]) -> int:
     """Run the command that `argv` spells and return the exit code."""
-    if argv and argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0
     if argv and not argv[0].startswith("-"):
@@ -99,11 +104,7 @@ def main(argv: list[str]) -> int:
     else:
         name = "prune"
     if name not in COMMANDS:
-        print(
-            f"main.py: error: unknown command {name!r}: expected one of {', '.join(COMMANDS)}",
-            file=sys.stderr,
-        )
-        return 2
+        return refuse_command(name, COMMANDS)
     config, description, pick = entry_of(name, argv)
     return run(config, pick, argv, prog=f"main.py {name}", description=description)
 

@@ -2,6 +2,11 @@
 
 import sys
 
+from utils.commands.starting import end_quietly
+
+if __name__ == "__main__":
+    end_quietly("rank_generation.py")
+
 from utils.commands.door import always, run
 from utils.commands.ranks import ranks_command, ranks_text
 from utils.options.rank_options import RankConfig

@@ -30,6 +30,7 @@ SIDEWAYS = {
     "paper": {"pruning"},  # its layouts of rates are spelled in the grammar of rates
     "pruning": {"removal"},  # a scan, and weights that go, are masks that are put on
     "metrics": {"graph"},  # what is a filter of a layer
+    "data": {"runs"},  # how files are read
 }
 DOORS_LEAD_TO = {"commands", "reports", "options"}
 

@@ -138,7 +138,7 @@ def test_options_of_training(refuses, job, words, expected):
         (["--limit", "1"], r"128 images to rank on: expected at most the 60 of"),
         (["--num_images", "0"], r"--num_images is 0: expected at least 1"),
         (["--batch_size", "-5"], r"--batch_size is -5: expected at least 1"),
-        (["--output", "file/ranks"], r"cannot write rank files into file/ranks .*/file is no"),
+        (["--output", "file/ranks"], r"cannot write into file/ranks .*/file is no"),
     ],
 )
 def test_options_of_ranking(refuses, job, words, expected):
@@ -195,7 +195,7 @@ def test_maps_that_are_no_numbers_leave_the_old_ranks_alone(refuses, job, tmp_pa
     state["layer2.0.conv1.weight"][0] = 3e38  # finite, and what comes of it is not
     torch.save(state, tmp_path / "huge.pt")
     shutil.copytree(job.ranks, "ranks")
-    words = ("--resume", "huge.pt", "--num_images", "20", "--output", "ranks")
+    words = ("--resume", "huge.pt", "--num_images", "20", "--output", "ranks", "--force")
     expected = r"layer 'layer2\.0\.relu1': feature maps: \d+ of 163840 values are NaN"
     refuses(expected, "rank_generation.py", *job.data, *words)
 

@@ -115,7 +115,7 @@ def test_runs_stand_beside_their_rows(tmp_path, call):
         (None, "holds no summary.json: expected the folder of a finished run of `prune`"),
         ("{", "summary.json is not JSON"),
         ("{}", "summary.json lacks 'arch': expected the summary of a run of `prune`"),
-        ("[1]", "summary.json lacks"),
+        ("[1]", "summary.json holds a list of 1: expected the summary of a run of `prune`"),
     ],
 )
 def test_a_folder_that_holds_no_run_is_one_sentence(tmp_path, call, content, message):

@@ -12,6 +12,10 @@ from utils.runs.stop_signals import Stopped
 @dataclass(frozen=True)
 class Config:
     json: bool = option(False, "print JSON")
+    eval_batch_size: int = option(1, "images")
+
+
+SMALLER, ANOTHER = "expected a smaller --eval_batch_size", "expected another path or file"
 
 
 def opened(command, *words: str) -> int:
@@ -36,7 +40,23 @@ def test_a_result_is_text_or_one_json_object(capsys):
     ("error", "code", "words"),
     [
         (ValueError("rate is 7: expected less"), 2, "p: error: rate is 7: expected less\n"),
-        (PermissionError(13, "denied", "f"), 2, "p: error: [Errno 13] denied: 'f'\n"),
+        (PermissionError(13, "denied", "f"), 2, f"p: error: cannot use f (denied): {ANOTHER}\n"),
+        (OSError("no words"), 2, "p: error: no words\n"),
+        (MemoryError(), 2, f"p: error: the memory does not suffice: {SMALLER}\n"),
+        (OSError(12, "no memory"), 2, f"p: error: the memory does not suffice: {SMALLER}\n"),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes."
+            ),
+            2,
+            f"p: error: the memory does not suffice for 7 bytes more: {SMALLER}\n",
+        ),
+        (
+            RecursionError(),
+            2,
+            "p: error: what was read is nested too deep: expected files and "
+            "options as they are documented\n",
+        ),
         (Stopped(2), 130, "p: stopped by SIGINT: nothing was written\n"),
         (Stopped(15, "half is"), 143, "p: stopped by SIGTERM: half is\n"),
     ],

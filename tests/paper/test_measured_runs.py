@@ -73,7 +73,10 @@ EVALUATED = evaluation("result/resnet_20/rank_0/pruned.pt", correct=700)
         ({"summary": None, "on_paintings": None}, r"rank_0 holds no summary\.json: expected the"),
         ({"summary": {"arch": "resnet_20"}}, r"json lacks 'criterion': expected the summary of a"),
         ({"summary": UNTIMED}, r"summary\.json lacks 'latency': expected the summary of a run"),
-        ({"summary": NOT_TUNED}, r"summary\.json lacks 'correct': expected the summary of a run"),
+        (
+            {"summary": NOT_TUNED},
+            r"summary\.json lacks 'correct' in 'accuracy.dense.test': expected the summary of",
+        ),
         ({"on_paintings": {"correct": 1}}, r"on_paintings\.json lacks 'dataset': expected what"),
         (
             {"on_paintings": EVALUATED | {"dataset": "paintings train"}},

@@ -196,7 +196,7 @@ def test_points_are_read_back_as_they_were_logged(tmp_path):
 def test_the_log_of_something_else_is_no_scan(tmp_path):
     with RunLog(JobFolder(tmp_path)) as log:
         log.epoch({"epoch": 1})
-    with pytest.raises(ValueError, match=r"log\.jsonl is not the log of a scan: expected its poin"):
+    with pytest.raises(ValueError, match=r"log\.jsonl, line 1 lacks 'layers': expected a point"):
         read_points(tmp_path)
     with pytest.raises(ValueError, match=r"absent/log\.jsonl does not exist"):
         read_points(tmp_path / "absent")

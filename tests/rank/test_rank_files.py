@@ -184,8 +184,8 @@ def test_ranks_of_another_network_are_refused(tmp_path):
         (b"{", r"manifest\.json is not JSON \(line 1"),
         (b"", r"manifest\.json is not JSON \(line 1"),
         (b"\xff\xfe", r"manifest\.json is no UTF-8 text"),
-        (b"[1]", r"manifest\.json holds a list of 1: expected an object"),
-        (b"null", r"manifest\.json holds null: expected an object"),
+        (b"[1]", r"manifest\.json holds a list of 1: expected a manifest of rank files, an object"),
+        (b"null", r"manifest\.json holds null: expected a manifest of"),
         (b"{}", "was made for None: expected 'resnet_8'"),
     ],
 )

@@ -203,7 +203,7 @@ def test_a_last_checkpoint_of_someone_else_is_named(tmp_path):
     folder = JobFolder(tmp_path)
     folder.last.parent.mkdir()
     torch.save({"state_dict": tiny_network().state_dict()}, folder.last)
-    with pytest.raises(ValueError, match=r"last\.pt lacks 'optimizer': expected it beside"):
+    with pytest.raises(ValueError, match=r"last\.pt lacks 'optimizer': expected what a run saved"):
         read_progress(folder)
 
 

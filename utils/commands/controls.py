@@ -1,6 +1,5 @@
 """`main.py compare --experiment`: a grid of pruning runs, alike but for what is to be compared."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from utils.options.images import open_images
 from utils.options.networks import RESULTS, checkpoint_of, outline
 from utils.options.prune_options import PruneConfig
 from utils.options.rank_options import RankConfig
+from utils.paper.measured_runs import read_summary
 from utils.pruning.criteria import RANK_CRITERIA
 from utils.rank.rank_files import read_manifest
 from utils.reports.controls_figures import draw_controls
@@ -122,4 +122,4 @@ def _finished(run: PruneConfig) -> dict[str, Any] | None:
     if not JobFolder(run.job_dir).summary_json.exists():
         return None
     with open_job(run.job_dir, run.identity(sha256_of(run.resume))) as job:
-        return json.loads(job.summary_json.read_text())
+        return read_summary(job)

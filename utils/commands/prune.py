@@ -1,7 +1,6 @@
 """`main.py prune`: ranks and compress rates -> a smaller network, fine-tuned and measured."""
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from utils.planning.iterative import check_steps_fit
 from utils.planning.plan import Planned, plan_rates, score_layers
 from utils.planning.schedule import finetune_by_schedule
 from utils.planning.scratch import from_scratch
+from utils.pruning.plan import PLAN
 from utils.removal.masks import ChannelMasks
 from utils.removal.network_file import write_network
 from utils.reports.board import (
@@ -42,8 +42,10 @@ from utils.runs import processes
 from utils.runs.atomic_write import write_json, write_text
 from utils.runs.environment import environment
 from utils.runs.job_folder import JobFolder, named_by, open_job
+from utils.runs.json_files import read_json
 from utils.runs.log import RunLog
 from utils.runs.notes import note
+from utils.runs.regular_file import is_there
 
 
 def prune_command(config: PruneConfig) -> dict[str, Any]:
@@ -196,7 +198,7 @@ def _keep_plan(job: JobFolder, planned: Planned) -> None:
         ValueError: the rank files changed since the run began.
     """
     plan = planned.plan.as_list()
-    if job.plan.exists() and json.loads(job.plan.read_text()) != plan:
+    if is_there(job.plan) and read_json(job.plan, PLAN, "a pruning plan") != plan:
         raise ValueError(
             f"{job.plan} holds another plan: the rank files changed since the run began; "
             f"give another --job_dir, or delete {job.path} to start again"

@@ -1,10 +1,8 @@
 """`rank_generation.py`: the average rank of every filter's feature map, written as rank files."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,11 +22,12 @@ from utils.options.rank_options import RankConfig
 from utils.planning.rank_choices import RankedImages
 from utils.rank.estimation import RankStatistics, estimate_ranks
 from utils.rank.matrix_rank import rank_method
-from utils.rank.rank_files import write_ranks
+from utils.rank.rank_files import check_not_lost, write_ranks
 from utils.rank.rank_layers import layers_at
 from utils.rank.rank_study import RankRecorder
 from utils.reports.board import check_not_drawn, log_ranks
 from utils.runs import processes
+from utils.runs.atomic_write import check_writable
 from utils.runs.environment import environment
 from utils.runs.notes import note
 from utils.runs.stop_signals import stops_held, stops_leaving
@@ -47,9 +46,9 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
     rates = report_rates(known, config.compress_rate) if config.report else None
     if config.compress_rate and rates is None:
         note("--compress_rate has nothing to do here: the network is ranked before it is pruned")
-    _check_places(config)
     device = open_device(config.device, config.gpu)
     network = open_dense_network(config)
+    _check_places(config, network.checkpoint_sha256)
     layers, model = layers_at(network, config.sites), network.model.to(device)
     pool = _chosen_images(config, network, device)
     images = pool.subset(range(config.images_wanted))
@@ -179,22 +178,14 @@ def _draw(
     log_ranks(config.tensorboard, model, scored, image, scores)
 
 
-def _check_places(config: RankConfig) -> None:
-    """Refuse folders that could not be written to, before minutes of ranking."""
-    _check_writable(config.folder)
+def _check_places(config: RankConfig, sha256: str | None) -> None:
+    """Refuse folders that could not be written to, or would lose ranks, before minutes of it."""
+    check_writable(config.folder)
+    if not config.force:
+        check_not_lost(config.folder, sha256)
     if config.tensorboard is not None:
-        _check_writable(config.tensorboard)
+        check_writable(config.tensorboard)
         check_not_drawn(config.tensorboard)
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuse a folder that could not be written to."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(
-            f"cannot write rank files into {folder} ({existing} is no folder to write to): "
-            "expected a writable place"
-        )
 
 
 def _chosen_images(config: RankConfig, network: Network, device: torch.device) -> ImageSource:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from utils.data.images import Dataset, ImageSet
+from utils.runs.regular_file import check_regular
 
 
 def load_cifar10(data_dir: str | Path) -> Dataset:
@@ -31,6 +32,9 @@ def load_cifar10(data_dir: str | Path) -> Dataset:
 
 def _load_split(data_dir: str | Path, split: str) -> ImageSet:
     from torchvision.datasets import CIFAR10  # takes seconds to import
+
+    for path in sorted(Path(data_dir, CIFAR10.base_folder).glob("*")):
+        check_regular(path, "cifar10's file", "one of CIFAR-10's batches")
 
     # torchvision prints while it downloads; standard output belongs to the command's result
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from utils.data.image_files import ClassFiles, decode_image, labels_of, list_splits
+from utils.data.image_files import ClassFiles, decode_image, labels_of, list_splits, upright
 from utils.data.images import Dataset, ImageSet
 
 MEMORY_LIMIT_BYTES = 16 * 2**30
@@ -57,7 +57,7 @@ def _load_split(classes: ClassFiles, image_size: int, name: str) -> ImageSet:
     pixels = images.numpy()  # the same memory
 
     def square(image: Image.Image) -> Image.Image:
-        return _resize_and_crop(image.convert("RGB"), image_size)
+        return _resize_and_crop(upright(image), image_size)
 
     def decode(index: int) -> None:
         pixels[index] = decode_image(files[index], square)

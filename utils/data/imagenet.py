@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from utils.data.image_files import ClassFiles, decode_image, labels_of, list_splits
+from utils.data.image_files import ClassFiles, decode_image, labels_of, list_splits, upright
 from utils.data.image_stream import ImageStream
 from utils.data.images import Dataset
 
@@ -50,13 +50,13 @@ def read_photo(path: str, seed: int | None, *, image_size: int) -> Tensor:
     def plain(photo: Image.Image) -> Image.Image:
         shorter = round(image_size * _RESIZED)
         photo.draft(None, (shorter, shorter))
-        resized = transforms.Resize(shorter)(photo.convert("RGB"))
+        resized = transforms.Resize(shorter)(upright(photo))
         return transforms.CenterCrop(image_size)(resized)
 
     def cropped(photo: Image.Image) -> Image.Image:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            crop = transforms.RandomResizedCrop(image_size)(photo.convert("RGB"))
+            crop = transforms.RandomResizedCrop(image_size)(upright(photo))
             return transforms.RandomHorizontalFlip()(crop)
 
     return torch.from_numpy(decode_image(path, plain if seed is None else cropped))

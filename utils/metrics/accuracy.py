@@ -9,7 +9,12 @@ from torch.nn import functional as F
 
 from utils.runs import processes
 from utils.runs.borrowed_state import evaluating
+from utils.runs.schema import Kind, number, whole
 
+ACCURACY = (  # the schema of what `Accuracy` and its like are read from
+    {"correct": whole(0), "images": whole(1), "loss": number(0)},
+    Kind("no more right answers than images", lambda row: row["correct"] <= row["images"]),
+)
 _Z_95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
 
 

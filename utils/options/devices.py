@@ -25,8 +25,11 @@ def open_device(device: str, gpu: str | None) -> torch.device:
         found = torch.device(device)
         torch.zeros(1, device=found).item()  # "meta" has no numbers to give back
     except (RuntimeError, AssertionError):
+        none = ""
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            none = ", but torch sees no GPU here: --device cpu runs without"
         raise ValueError(
-            f"--device is {device!r}: expected auto, cpu, or a GPU of this machine"
+            f"--device is {device!r}: expected auto, cpu, or a GPU of this machine{none}"
         ) from None
     return found
 

@@ -163,8 +163,7 @@ class PruneConfig(
         if self.epochs < 0 or (self.epochs == 0 and self.schedule == "layerwise"):
             raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
         self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)
-        if self.epochs:
-            self.training_recipe(self.seed)
+        self.training_recipe(self.seed)
 
     def _take_ratio(self) -> None:
         """Let the compress rate be what --ratio says."""
@@ -188,8 +187,7 @@ class PruneConfig(
         if self.epochs < 0:
             raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
         self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)
-        if self.epochs:
-            self.training_recipe(self.seed)
+        self.training_recipe(self.seed)
 
     @property
     def prunes(self) -> str:
@@ -217,7 +215,7 @@ class PruneConfig(
         }
 
     def training_recipe(self, seed: int) -> Recipe:
-        """Return the settings of the fine-tuning; `epochs` must not be 0.
+        """Return the settings of the fine-tuning.
 
         Raises:
             ValueError: a setting is out of range, or would do nothing.

@@ -46,6 +46,11 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
         "folder for the rank files (default: rank_conv/ARCH[_limitN][_sites_conv])",
         group="ranks",
     )
+    force: bool = option(
+        False,
+        "write over rank files that git tracks, or that were made from another checkpoint",
+        group="ranks",
+    )
     tensorboard: Path | None = option(
         None,
         "also draw the ranks of each layer and the feature maps of an image, highest rank first, "

@@ -21,7 +21,9 @@ class ScoreOptions(ArchOptions):
         group="pruning",
     )
     force: bool = option(
-        False, "take ranks that were made from another checkpoint", group="pruning"
+        False,
+        "take ranks that were made from another checkpoint, or of images normalized otherwise",
+        group="pruning",
     )
 
     @property
@@ -32,4 +34,5 @@ class ScoreOptions(ArchOptions):
 
 def how_scored(config: ScoreOptions) -> dict[str, Any]:
     """Return what the options of a command say to `score_layers` and `make_plan`."""
-    return {name: getattr(config, name) for name in ("criterion", "rank_folder", "seed", "force")}
+    names = ("criterion", "rank_folder", "seed", "force", "normalization")
+    return {name: getattr(config, name) for name in names}

@@ -102,7 +102,7 @@ class TrainingOptions:
         return self.val_fraction if self.select_on == "val" else None
 
     def training_recipe(self, seed: int) -> Recipe:
-        """Return the settings of the training; `epochs` must not be 0.
+        """Return the settings of the training.
 
         Raises:
             ValueError: a setting is out of range.
@@ -113,7 +113,7 @@ class TrainingOptions:
                 "since the last epoch is never worse than the best"
             )
         return Recipe(
-            epochs=self.epochs,
+            epochs=self.epochs or self.warmup_epochs + 1,  # without any, all else is checked
             lr=self.lr,
             batch_size=self.train_batch_size,
             momentum=self.momentum,

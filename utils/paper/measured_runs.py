@@ -6,18 +6,21 @@
 holds what `evaluate` found of a dense checkpoint.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from utils.metrics.accuracy import Accuracy
+from utils.metrics.accuracy import ACCURACY, Accuracy
 from utils.paper.markdown import counted
 from utils.runs.atomic_write import write_json
 from utils.runs.job_folder import JobFolder
+from utils.runs.json_files import read_json
+from utils.runs.regular_file import is_there
+from utils.runs.schema import OBJECT, TEXT, MapOf, whole
 
 FOLDER = Path(__file__).with_name("measured")
 _LATENCY = "latency.json"
@@ -29,6 +32,18 @@ _VARIED = {"seed", "criterion", "init", "compress_rate", "rank_conv", "resume", 
 # What tables show of a summary, besides its accuracies and options.
 _SHOWN = ("arch", "criterion", "compress_rate", "paper_rule", "physical", "paper", "train_images")
 _SHOWN += ("best_epoch", "seconds_of_finetuning", "latency", "environment")
+
+_json = partial(read_json, schema=OBJECT, expected="what a command wrote")
+_COUNTS = {state: {"macs": whole(1), "parameters": whole(1)} for state in ("dense", "pruned")}
+_SUMMARY = {  # the schema of the summary of a run of `prune`, which this reads and others show
+    "arch": TEXT,
+    "criterion": TEXT,
+    "compress_rate": TEXT,
+    "options": OBJECT,
+    "physical": _COUNTS,
+    "paper_rule": _COUNTS,
+    "accuracy": MapOf(MapOf(ACCURACY)),
+}
 
 Accuracies = Mapping[str, Accuracy]  # by the dataset that the test images are of
 
@@ -191,7 +206,7 @@ def read_runs(folder: Path = FOLDER) -> list[Run]:
         for found in _evaluations(place).values()
         if found.form == "dense"
     }
-    return [_run(place, dense) for place in places if JobFolder(place).summary_json.exists()]
+    return [_run(place, dense) for place in places if is_there(JobFolder(place).summary_json)]
 
 
 def take_in(job_dir: Path, folder: Path = FOLDER) -> Path:
@@ -205,7 +220,7 @@ def take_in(job_dir: Path, folder: Path = FOLDER) -> Path:
     files = {name: _json(job.path / name) for name in _evaluations(job.path)}
     if (job.path / _LATENCY).exists():
         files[_LATENCY] = _json(job.path / _LATENCY)
-    if job.summary_json.exists() or not files:
+    if is_there(job.summary_json) or not files:
         files[job.summary_json.name] = _run(job.path, {}).summary
     arch = next(iter(files.values()))["arch"]
     kept = JobFolder(folder / arch / job.path.name)
@@ -225,12 +240,12 @@ def read_summary(job: JobFolder) -> Mapping[str, Any]:
     Raises:
         ValueError: there is none, or it is not JSON.
     """
-    if not job.summary_json.exists():
+    if not is_there(job.summary_json):
         raise ValueError(
             f"{job.path} holds no {job.summary_json.name}: expected the folder of a "
             "finished run of `prune`"
         )
-    return _json(job.summary_json)
+    return read_json(job.summary_json, _SUMMARY, "the summary of a run of `prune`")
 
 
 def _run(place: Path, dense: Mapping[tuple[str, str, str], Accuracy]) -> Run:
@@ -320,13 +335,6 @@ def _evaluation(path: Path) -> _Evaluation:
 
 def _accuracy(found: Mapping[str, Any]) -> Accuracy:
     return Accuracy(found["correct"], found["images"], found["loss"])
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
 
 
 @contextmanager

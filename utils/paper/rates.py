@@ -67,8 +67,22 @@ def read_rates(text: str, network: Network, layout: str = "hrank") -> CompressRa
     if layout == "hrankplus":
         return CompressRates(network, layout, tuple(fit_slim_rates(network, values)))
     known = network.layers
-    fitted = fit_rates(values, known.num_rates, known.ignored_rates, network.spec)
+    try:
+        fitted = fit_rates(values, known.num_rates, known.ignored_rates, network.spec)
+    except ValueError as error:
+        raise ValueError(f"{error}{_meant(values, network)}") from None
     return CompressRates(network, layout, tuple(fitted))
+
+
+def _meant(values: Sequence[float], network: Network) -> str:
+    """Return what rates of another number may have been meant as, "" where nothing is known."""
+    if len(values) == 1:
+        return f"; one rate for all is --ratio {values[0]:g}"
+    try:
+        fit_slim_rates(network, values)
+    except ValueError:
+        return ""
+    return "; these are as many as --layout hrankplus takes"
 
 
 def rates_of_ratio(ratio: Sequence[float], network: Network) -> str:
@@ -79,6 +93,9 @@ def rates_of_ratio(ratio: Sequence[float], network: Network) -> str:
     """
     if not all(0 <= rate < 1 for rate in ratio):
         given = ",".join(f"{rate:g}" for rate in ratio)
-        raise ValueError(f"--ratio is {given!r}: expected at least 0 and less than 1")
+        point = ""
+        if len(ratio) == 2 and ratio[0] == 0 and float(ratio[1]).is_integer():
+            point = f"; a decimal point makes one rate of it, --ratio 0.{ratio[1]:g}"
+        raise ValueError(f"--ratio is {given!r}: expected at least 0 and less than 1{point}")
     num_rates = network.layers.num_rates
     return format_rates(ratio * num_rates if len(ratio) == 1 else ratio)

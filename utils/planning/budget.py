@@ -1,7 +1,6 @@
 """Automatic rates of `main.py prune`: the compress rates that leave what a target says."""
 
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,7 +17,7 @@ from utils.metrics.runtimes import runtime_of
 from utils.options.devices import open_device
 from utils.options.prune_options import PruneConfig
 from utils.paper.markdown import counted
-from utils.paper.rates import CompressRates
+from utils.paper.rates import CompressRates, read_rates
 from utils.planning.budget_scan import dense_losses, scan_folder_for
 from utils.planning.plan import Planner, planner
 from utils.planning.scanning import ScanPlan
@@ -40,12 +39,33 @@ from utils.rank.estimation import outputs_of
 from utils.rank.rank_files import read_manifest
 from utils.runs.borrowed_state import evaluating
 from utils.runs.job_folder import JobFolder
+from utils.runs.json_files import read_json
+from utils.runs.regular_file import is_there
+from utils.runs.schema import FLAG, TEXT, Nullable, Optional, number, one_of, whole
 
 _NAMES = {
     "macs": "of the MACs",
     "params": "of the parameters",
     "latency": "of the latency",
     "ms": "ms",
+}
+_TIMES = {
+    "median_ms": number(0),
+    "batch_size": whole(1),
+    "device": TEXT,
+    "threads": whole(1),
+}
+_BUDGET = {  # the schema of budget.json
+    "of": one_of(*_NAMES),
+    "target": number(0),
+    "left": number(0),
+    "within_tolerance": FLAG,
+    "allocation": TEXT,
+    "scan": Nullable(TEXT),
+    "reranked": Optional(FLAG),
+    "compress_rate": TEXT,
+    "runtime": Optional(TEXT),
+    "latency": Optional({"dense": _TIMES, "pruned": _TIMES}),
 }
 
 
@@ -66,8 +86,8 @@ def find_budget(
     Raises:
         ValueError: an unfit scan, or a target that `--max_rate` keeps out of reach.
     """
-    if job.budget.exists() and not config.dry_run:
-        return json.loads(job.budget.read_text())
+    if is_there(job.budget) and not config.dry_run:
+        return _kept_budget(config, dense, job)
     network = _prunable(config, dense, scores)
     sensitive, (name, share) = config.allocation == "sensitivity", config.target
     scan = None
@@ -88,6 +108,22 @@ def find_budget(
         "compress_rate": network.rates(levels).text(),
         **found,
     }
+
+
+def _kept_budget(config: PruneConfig, dense: Network, job: JobFolder) -> dict[str, Any]:
+    """Return what the run that is taken up found, of the same target."""
+    found = read_json(job.budget, _BUDGET, "a run's budget")
+    if (found["of"], found["target"]) != config.target:
+        name, share = config.target
+        raise ValueError(
+            f"{job.budget} is for {found['target']:g} {_NAMES[found['of']]}: expected "
+            f"{share:g} {_NAMES[name]}, give another --job_dir or delete {job.path}"
+        )
+    try:
+        read_rates(found["compress_rate"], dense, config.layout)
+    except ValueError as error:
+        raise ValueError(f"{job.budget}: 'compress_rate' does not fit, {error}") from None
+    return found
 
 
 @dataclass(frozen=True)

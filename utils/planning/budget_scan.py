@@ -1,6 +1,5 @@
 """The scan that says what each layer loses, for automatic rates: given, found, or made."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -9,11 +8,22 @@ from typing import Any
 from torch import Tensor
 
 from utils.graph.network import Network
+from utils.metrics.accuracy import ACCURACY
 from utils.options.prune_options import PruneConfig
 from utils.options.scan_options import ScanConfig
 from utils.planning.scanning import ScanPlan, plan_scan
 from utils.runs.job_folder import JobFolder
+from utils.runs.json_files import read_json
 from utils.runs.notes import note
+from utils.runs.regular_file import is_there
+from utils.runs.schema import OBJECT, TEXT, Nullable, Optional, check, number
+
+_SCAN = {  # the schema of a scan's config.json
+    "checkpoint_sha256": Nullable(TEXT),
+    "resume": Optional(Nullable(TEXT)),
+    "rates": [number(0, below=1)],
+    "masks_sha256": TEXT,
+}
 
 
 def scan_folder_for(
@@ -53,7 +63,8 @@ def scan_folder_for(
 
 def dense_losses(scan: Path) -> tuple[float, float]:
     """Return accuracy (0 to 1) and cross-entropy of the dense network on a scan's images."""
-    dense = json.loads(JobFolder(scan).summary_json.read_text())["dense"]
+    path = JobFolder(scan).summary_json
+    dense = read_json(path, {"dense": ACCURACY}, "a scan's summary")["dense"]
     return dense["correct"] / dense["images"], dense["loss"]
 
 
@@ -62,9 +73,10 @@ def _check_scan(
 ) -> None:
     """Refuse the folder of a scan that says nothing of this network and these scores."""
     job = JobFolder(folder)
-    made = json.loads(job.config.read_text()) if job.summary_json.exists() else {}
+    made = read_json(job.config, OBJECT, "a run's options") if is_there(job.summary_json) else {}
     if made.get("command") != "scan":
         raise ValueError(f"--scan {folder}: expected the folder of a finished `main.py scan`")
+    check(made, _SCAN, f"{job.config}", "a scan's options")
     for name in ("arch", "criterion", "group", "granularity"):
         expected = getattr(scan, name)
         if made.get(name, expected) != expected:
@@ -73,7 +85,7 @@ def _check_scan(
             )
     if made["checkpoint_sha256"] != dense.checkpoint_sha256:
         raise ValueError(
-            f"--scan {folder} was made from {made['resume']}, a file with other bytes than the "
+            f"--scan {folder} was made from {made.get('resume')}, a file with other bytes than the "
             "checkpoint to prune: expected a scan of the same network"
         )
     same = replace(scan, rates=tuple(made["rates"]))

@@ -13,7 +13,7 @@ from utils.options.prune_options import PruneConfig
 from utils.planning.plan import Planned
 from utils.pruning.plan import PruningPlan
 from utils.removal.masks import ChannelMasks, ParameterMasks
-from utils.runs.checkpoint import fill_model, load_file
+from utils.runs.checkpoint import fill_model, load_file, state_dict_of
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import RunLog
 from utils.training.loop import FitResult, fit
@@ -118,7 +118,8 @@ class Finetuning:
             teacher=self.teacher,
             step_offset=epochs_before,
         )
-        fill_model(model, load_file(self.job.best)["state_dict"], self.job.best)
+        best = self.job.best
+        fill_model(model, state_dict_of(load_file(best), best), best)
         return result
 
 

@@ -10,14 +10,14 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.data.images import check_enough, draw_images
-from utils.metrics.accuracy import as_dicts
+from utils.metrics.accuracy import ACCURACY, as_dicts
 from utils.metrics.difference import check_removed
 from utils.options.images import Images
 from utils.options.prune_options import PruneConfig
 from utils.planning.finetune import Finetuned, Finetuning, step_name
 from utils.planning.plan import Planned, planner
 from utils.pruning.criteria import RANK_CRITERIA
-from utils.pruning.plan import PruningPlan
+from utils.pruning.plan import PLAN, PruningPlan
 from utils.pruning.rescoring import below_the_rest, rescore_filters
 from utils.rank.estimation import estimate_ranks
 from utils.rank.rank_files import read_manifest
@@ -28,8 +28,22 @@ from utils.removal.surgery import remove_filters
 from utils.runs import processes
 from utils.runs.atomic_write import write_tensors
 from utils.runs.checkpoint import load_file
+from utils.runs.regular_file import is_there
+from utils.runs.schema import MapOf, Optional, check, whole
 from utils.training.loop import FitResult
 from utils.training.stage import read_progress
+
+_STEPS = [  # the schema of steps.pt
+    {
+        "step": whole(1),
+        "filters_removed": whole(0),
+        "pruned": MapOf(ACCURACY),
+        "plan": PLAN,
+        "finetuned": Optional(MapOf(ACCURACY)),
+        "best_epoch": Optional(whole(1)),
+        "epochs": Optional(whole(1)),
+    }
+]
 
 
 def check_steps_fit(config: PruneConfig, plan: PruningPlan, images: Images) -> None:
@@ -71,8 +85,8 @@ class IterativePruning:
             ValueError: the rank files changed since the run began.
         """
         job, graph, steps = self.tuning.job, self.planned.graph, self.config.steps
-        rows = load_file(job.steps) if job.steps.exists() else []
         progress = read_progress(job)
+        rows = self._rows(begun=progress is not None)
         finished = progress.finished if progress else ()
         model = copy.deepcopy(self.planned.dense.model)  # of dense shapes all the way
         plan = self._plan(1, model, {})
@@ -80,6 +94,11 @@ class IterativePruning:
             raise ValueError(
                 f"{job.steps} holds another first step: the rank files changed since the run "
                 f"began; give another --job_dir, or delete {job.path} to start again"
+            )
+        behind = sum(step_name(step, steps) in finished for step in range(1, steps + 1))
+        if len(rows) < behind:
+            raise ValueError(
+                f"{job.steps} holds {len(rows)} steps: expected at least the {behind} that are over"
             )
         for step in range(1, steps + 1):
             if step_name(step, steps) in finished:
@@ -101,6 +120,22 @@ class IterativePruning:
         planned = replace(self.planned, plan=plan, slim=slim)
         steps = ({name: row[name] for name in row if name != "plan"} for row in rows)
         return Finetuned(trained, result, planned, tuple(steps))
+
+    def _rows(self, *, begun: bool) -> list[dict[str, Any]]:
+        """Return what steps.pt holds of the steps up to the one under way; once begun, it must."""
+        path = self.tuning.job.steps
+        if not begun and not is_there(path):
+            return []
+        rows, first = load_file(path), self.planned.plan.num_filters()
+        check(rows, _STEPS, f"{path}", "the steps of a run")
+        for row in rows:
+            try:
+                found = PruningPlan.from_list(row["plan"]).num_filters()
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+            if found != first:
+                raise ValueError(f"{path} holds a plan of other convs: expected this network's")
+        return rows
 
     def _plan(self, step: int, model: nn.Module, gone: Mapping[str, Tensor]) -> PruningPlan:
         """Plan what is gone after `step`, masks `gone` before it; `model` is that network."""

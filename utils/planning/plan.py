@@ -165,8 +165,10 @@ def check_finite(dense: Network) -> None:
             )
 
 
-def _check_made_for(checkpoint_sha256: str | None, rank_folder: Path) -> None:
-    """Refuse ranks whose manifest says that they are another network's.
+def _check_made_for(
+    checkpoint_sha256: str | None, rank_folder: Path, normalization: str | None
+) -> None:
+    """Refuse ranks whose manifest says that they are another network's, or of other images.
 
     Raises:
         ValueError: it does; a folder without a manifest says nothing.
@@ -179,10 +181,22 @@ def _check_made_for(checkpoint_sha256: str | None, rank_folder: Path) -> None:
             "other bytes than the checkpoint to prune: expected ranks of the same network, "
             "which `python rank_generation.py` writes, or --force"
         )
+    ranked = manifest.get("normalization", normalization)
+    if normalization is not None and ranked != normalization:
+        raise ValueError(
+            f"the ranks in {rank_folder} were made of images with --normalization {ranked}: "
+            f"expected {normalization}, as here, or --force"
+        )
 
 
 def score_layers(
-    dense: Network, *, criterion: str, rank_folder: Path, seed: int, force: bool = False
+    dense: Network,
+    *,
+    criterion: str,
+    rank_folder: Path,
+    seed: int,
+    force: bool = False,
+    normalization: str | None = None,
 ) -> dict[str, Tensor]:
     """Return {conv: [filters]} in rate order, without convs that follow another; higher is kept.
 
@@ -192,7 +206,7 @@ def score_layers(
     """
     check_finite(dense)
     if criterion in RANK_CRITERIA and not force:
-        _check_made_for(dense.checkpoint_sha256, rank_folder)
+        _check_made_for(dense.checkpoint_sha256, rank_folder, normalization)
     layers = dense.layers.scored()
     if criterion not in RANK_CRITERIA:
         scores = score_filters(dense.model, dense.graph, criterion, seed=seed)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from utils.runs.hints import did_you_mean
+
 _GRAMMAR = "0.8, or conv1=0.3,layer1=0.6,0.8 (the bare number is for the rest), each in [0, 1)"
 
 
@@ -26,7 +28,7 @@ class LayerSparsity:
             if not any(_begins_with(layer, name) for layer in layers):
                 raise ValueError(
                     f"--sparsity names {name!r}: expected a layer, or the beginning of one, of "
-                    f"{', '.join(layers)}"
+                    f"{', '.join(layers)}{did_you_mean(name, layers)}"
                 )
         return {layer: self._of(layer) for layer in layers}
 

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 from utils.pruning.compress_rates import WHOLE, num_removed
+from utils.runs.schema import TEXT, number, whole
+
+PLAN = [  # the schema of what `PruningPlan.as_list` returns
+    {"conv": TEXT, "rate": number(0, below=1), "filters": whole(1), "kept": [whole(0)]}
+]
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,10 @@ class PruningPlan:
     def num_kept(self) -> dict[str, int]:
         """Return {conv: filters that stay}."""
         return {layer.conv: len(layer.kept) for layer in self.layers}
+
+    def num_filters(self) -> dict[str, int]:
+        """Return {conv: filters that it has in the dense network}."""
+        return {layer.conv: layer.filters for layer in self.layers}
 
     def as_list(self) -> list[dict[str, Any]]:
         """Return the plan as JSON-able data."""

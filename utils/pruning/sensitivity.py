@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -12,13 +12,27 @@ from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.groups import ChannelGroup, channel_groups
+from utils.metrics.accuracy import ACCURACY
 from utils.pruning.compress_rates import num_removed
 from utils.pruning.group_plan import channel_scores
 from utils.removal.masks import ParameterMasks
 from utils.runs.borrowed_state import evaluating
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import read_log
+from utils.runs.schema import TEXT, Kind, number, whole
 
+_POINT = (  # the schema of a `ScanPoint` in the log of a scan
+    {
+        "layers": [TEXT],
+        "rate": number(0, below=1),
+        "channels": whole(1),
+        "removed": whole(0),
+        "filters_removed": whole(0),
+        "macs_removed": whole(0),
+    },
+    ACCURACY,
+    Kind("at least one layer", lambda row: row["layers"]),
+)
 Masks = Mapping[str, Tensor]  # {layer: bool [filters]}, True is kept
 
 
@@ -49,11 +63,12 @@ def read_points(folder: Path) -> list[ScanPoint]:
     Raises:
         ValueError: the folder holds no log, or one of something else.
     """
-    log = JobFolder(folder).log
-    try:
-        return [ScanPoint(**{**row, "layers": tuple(row["layers"])}) for row in read_log(log)]
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{log} is not the log of a scan: expected its points ({error})") from None
+    rows = read_log(JobFolder(folder).log, _POINT, "a point of a scan")
+    names = [field.name for field in fields(ScanPoint)]
+    return [
+        ScanPoint(**{name: row[name] for name in names} | {"layers": tuple(row["layers"])})
+        for row in rows
+    ]
 
 
 def scan_units(

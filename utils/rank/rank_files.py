@@ -1,5 +1,6 @@
 """Rank files: `rank_conv/<arch>/rank_conv<i>.npy` and their `manifest.json`."""
 
+import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -94,6 +95,11 @@ def read_ranks(
             "checkpoint (--resume) and on images that it was trained on (--dataset, --data_dir, "
             "--normalization)"
         )
+    if (folder / spec).is_dir() and not any(folder.glob("rank_conv*.npy")):
+        raise ValueError(
+            f"rank folder {folder} holds no rank files: expected them in it, did you mean "
+            f"{folder / spec}?"
+        )
     manifest = read_manifest(folder)
     if manifest is not None and manifest.get("unfinished"):
         raise ValueError(
@@ -121,6 +127,33 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / MANIFEST
     return read_json(path, _SCHEMA, "a manifest of rank files") if is_there(path) else None
+
+
+def check_not_lost(folder: Path, sha256: str | None) -> None:
+    """Refuse to write over rank files that git tracks, or of another checkpoint than this one.
+
+    Raises:
+        ValueError: the folder holds such files; the message names the ways out.
+    """
+    manifest = (read_manifest(folder) or {}) if folder.is_dir() else {}
+    ways = "give another --output, or --force to write over them"
+    if manifest.get("checkpoint_sha256", sha256) != sha256:
+        raise ValueError(
+            f"{folder} holds ranks of {manifest.get('checkpoint')}, another checkpoint: "
+            f"expected a folder without, {ways}"
+        )
+    if folder.is_dir() and _tracked(folder):
+        raise ValueError(f"{folder} holds files that git tracks: expected a folder without, {ways}")
+
+
+def _tracked(folder: Path) -> bool:
+    """Return whether git, where there is one, tracks a file in the folder."""
+    try:
+        words = ["git", "-C", str(folder), "ls-files", "-z", "--", "."]
+        found = subprocess.run(words, capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return found.returncode == 0 and bool(found.stdout)
 
 
 def _read_file(folder: Path, entry: Mapping[str, Any], conv: str, filters: int) -> Tensor:

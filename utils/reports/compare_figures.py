@@ -1,6 +1,5 @@
 """The figures of `compare`: accuracy and latency against MACs."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +25,10 @@ from utils.reports.figure_style import (
 )
 from utils.reports.layer_figures import paint_layers
 from utils.runs.atomic_write import write_csv
+from utils.runs.json_files import read_json
 from utils.runs.notes import note
 from utils.runs.options import option
+from utils.runs.schema import OBJECT
 
 Points = Sequence[Mapping[str, Any]]
 
@@ -96,11 +97,8 @@ def write_comparison(
 
 
 def _evaluated(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--evaluated {path}: expected a file of JSON ({error})") from None
-    if not isinstance(found, dict) or "against" not in found:
+    found = read_json(path, OBJECT, "a file of JSON for --evaluated")
+    if "against" not in found:
         raise ValueError(
             f"--evaluated {path}: expected what `evaluate --against CKPT --json` prints"
         )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from utils.runs import processes
+from utils.runs.regular_file import is_there
 
 _SUFFIX = ".unfinished"
 
@@ -63,6 +64,20 @@ def refusals_named(path: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(f"cannot write {path} ({reason}): expected a writable place") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that could not be made and written to.
+
+    Raises:
+        ValueError: so it is, or there is a link to nothing in its place.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if is_there(path))
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"cannot write into {folder} ({existing} is no folder to write to): "
+            "expected a writable place"
+        )
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:

@@ -23,7 +23,7 @@ def read_json(path: str | os.PathLike, schema: Any, expected: str) -> Any:
     """
     text = read_text(path, "file", expected, most_bytes=MOST_BYTES)
     value = _parsed(text, f"{path} is not JSON", expected)
-    check(value, schema, str(path))
+    check(value, schema, str(path), expected)
     return value
 
 
@@ -34,7 +34,7 @@ def read_json_line(line: str, schema: Any, source: str, expected: str) -> Any:
         ValueError: as `read_json` does.
     """
     value = _parsed(line, f"{source} is not JSON", expected, one_line=True)
-    check(value, schema, source)
+    check(value, schema, source, expected)
     return value
 
 

@@ -141,15 +141,19 @@ def open_events(folder: Path) -> "EventFile":
     return EventFile(folder)
 
 
-def read_log(path: str | os.PathLike, schema: Any = OBJECT) -> list[dict[str, Any]]:
+def read_log(
+    path: str | os.PathLike, schema: Any = OBJECT, expected: str = "a record"
+) -> list[dict[str, Any]]:
     """Return the records of a `log.jsonl`, without a last line that a killed run left unfinished.
+
+    `expected` says what a line should be, which fits the schema.
 
     Raises:
         ValueError: there is no such file, or a line is not JSON, or does not fit the schema.
     """
     check_regular(path, "log", _EXPECTED)
     return [
-        read_json_line(line, schema, f"log {path}, line {number}", "a record")
+        read_json_line(line, schema, f"log {path}, line {number}", expected)
         for number, line in enumerate(_whole_lines(Path(path)), start=1)
     ]
 

@@ -2,13 +2,16 @@
 
 import argparse
 import dataclasses
+import math
 import re
 import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+from utils.runs.hints import did_you_mean
 
 Config = TypeVar("Config")
 _GLUED = re.compile(r"(--\w+?)([./].*)")  # a path right behind its flag, which holds no dot
@@ -78,19 +81,27 @@ def parse(
 ) -> Config:
     """Return the options that the words `argv` ask for.
 
-    Wrong flags end the program with the usage and exit code 2, as argparse does.
+    --help ends the program.
 
     Raises:
-        ValueError: a value that the dataclass itself refuses.
+        ValueError: a flag or a word that nobody knows, and which it is like; a value that the
+            dataclass itself refuses, or that no machine computes with.
     """
-    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
     add_options(parser, config_class)
     words = [part for word in argv for part in _unglued(word)]
-    given = vars(parser.parse_args(words))
+    found, unknown = parser.parse_known_args(words)
+    if unknown:
+        raise ValueError(_unknown(parser, unknown))
+    given = vars(found)
     for field in dataclasses.fields(config_class):
         if field.name in given and field.metadata["presets"]:
             given = {**field.metadata["presets"](given), **given}
-    return config_class(**given)
+    config = config_class(**given)
+    for name, value in given.items():
+        for part in value if isinstance(value, tuple) else (value,):
+            _check_computable(name, part)
+    return config
 
 
 def as_dict(config: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
@@ -119,6 +130,36 @@ def refuse_given(config: Any, names: Collection[str], why: str) -> None:
         if field.name in names and value != field.default:
             given = field.name if value is True else f"{field.name} is {_plain(value)!r}"
             raise ValueError(f"--{given} {why}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what is wrong with a command line, where argparse prints the usage and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += did_you_mean(str(value), action.choices)
+            raise
+
+
+def _unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
+    """Return the sentence on words that no flag takes, with the flag that the first is like."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    first = next((word for word in words if word.startswith("-")), words[0])
+    hint = did_you_mean(first.partition("=")[0], flags)
+    return f"unrecognized arguments: {' '.join(words)}{hint or f' (see {parser.prog} --help)'}"
+
+
+def _check_computable(name: str, value: Any) -> None:
+    """Refuse numbers beyond 64 bits, and floats that are none."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"--{name} is {value}: expected a whole number, less than 2**63 in size")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"--{name} is {value}: expected a finite number")
 
 
 class _Unneeded(argparse.Action):

@@ -71,30 +71,32 @@ def one_of(*values: Any) -> Kind:
     )
 
 
-def check(value: Any, schema: Any, source: str, place: str = "") -> None:
+def check(value: Any, schema: Any, source: str, expected: str, place: str = "") -> None:
     """Check that `value`, at `place` in what `source` names, fits the schema.
+
+    `expected` says what the whole should be: "a run's budget".
 
     Raises:
         ValueError: the first value that does not, where it stands, and what was expected.
     """
     if isinstance(schema, Nullable):
         if value is not None:
-            check(value, schema.schema, source, place)
+            check(value, schema.schema, source, expected, place)
     elif isinstance(schema, Kind):
         if not schema.fits(value):
-            raise _refusal(value, schema.words, source, place)
+            raise _refusal(value, schema.words, source, expected, place)
     elif isinstance(schema, tuple) and not isinstance(schema, MapOf):
         for part in schema:
-            check(value, part, source, place)
+            check(value, part, source, expected, place)
     elif isinstance(schema, list):
         if not isinstance(value, list | tuple):
-            raise _refusal(value, "a list", source, place)
+            raise _refusal(value, "a list", source, expected, place)
         for index, item in enumerate(value):
-            check(item, schema[0], source, f"{place}[{index}]")
+            check(item, schema[0], source, expected, f"{place}[{index}]")
     else:
         if not isinstance(value, dict):
-            raise _refusal(value, "an object", source, place)
-        _check_fields(value, schema, source, place)
+            raise _refusal(value, "an object", source, expected, place)
+        _check_fields(value, schema, source, expected, place)
 
 
 def in_words(value: Any) -> str:
@@ -111,24 +113,22 @@ def in_words(value: Any) -> str:
     return shown if len(shown) <= _MOST_SHOWN else shown[: _MOST_SHOWN - 3] + "..."
 
 
-def _check_fields(value: Any, schema: Any, source: str, place: str) -> None:
+def _check_fields(value: Any, schema: Any, source: str, expected: str, place: str) -> None:
     fields = dict.fromkeys(value, schema.schema) if isinstance(schema, MapOf) else schema
     for name, part in fields.items():
         optional = isinstance(part, Optional)
         if name in value:
             inside = f"{place}.{name}" if place else str(name)
-            check(value[name], part.schema if optional else part, source, inside)
+            check(value[name], part.schema if optional else part, source, expected, inside)
         elif not optional:
             where = f" in {place!r}" if place else ""
-            raise ValueError(
-                f"{source} lacks {name!r}{where}: expected it beside {in_words(value)}"
-            )
+            raise ValueError(f"{source} lacks {name!r}{where}: expected {expected}")
 
 
-def _refusal(value: Any, expected: str, source: str, place: str) -> ValueError:
+def _refusal(value: Any, words: str, source: str, expected: str, place: str) -> ValueError:
     if place:
-        return ValueError(f"{source}: {place!r} is {in_words(value)}, expected {expected}")
-    return ValueError(f"{source} holds {in_words(value)}: expected {expected}")
+        return ValueError(f"{source}: {place!r} is {in_words(value)}, expected {words}")
+    return ValueError(f"{source} holds {in_words(value)}: expected {expected}, {words}")
 
 
 def _is_number(value: Any) -> bool:

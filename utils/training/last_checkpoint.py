@@ -84,7 +84,7 @@ def load_last(checkpoints: JobFolder) -> dict[str, Any] | None:
     if not is_there(checkpoints.last):
         return None
     saved = load_file(checkpoints.last)
-    check(saved, _LAST, f"{checkpoints.last}")
+    check(saved, _LAST, f"{checkpoints.last}", "what a run saved when it was stopped")
     return saved
 
 
