@@ -1,6 +1,8 @@
 """What tests share: one torch thread, and a tiny job of images, a baseline and its ranks."""
 
+import contextlib
 import errno
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from PIL import Image
 
 import main
 import rank_generation
-from tests.command_lines import QUICK, json_of, start
+from tests.command_lines import QUICK, start
 
 torch.set_num_threads(1)  # tensors are tiny, and waking a second thread costs more
 
@@ -61,6 +63,14 @@ class Job:
             *("--rank_conv", str(self.ranks)),
             *("--epochs", "1", "--train_batch_size", "16"),
         ]
+
+
+def printed_by(door: str, *words: str) -> dict[str, Any]:
+    """The JSON object that a door prints which is called in this process."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert DOORS[door](list(words)) == 0
+    return json.loads(printed.getvalue())
 
 
 @pytest.fixture(autouse=True)
@@ -143,13 +153,14 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def job(images, tmp_path_factory) -> Job:
-    """The baseline and the ranks that two real processes made, in the folders of their choice."""
+    """The baseline and the ranks that two commands made, in the folders of their choice."""
     cwd = tmp_path_factory.mktemp("job")
     data = ["--arch", "resnet_8", "--dataset", "folder", "--data_dir", str(images)]
     data += ["--device", "cpu", "--json"]
     recipe = ["--epochs", "3", "--lr", "0.05", "--train_batch_size", "16"]
-    trained = json_of(start(["main.py", "train", *data, *recipe], cwd))
-    # no --resume: the ranking finds the baseline by itself
-    ranked = json_of(start(["rank_generation.py", *data, "--num_images", "20"], cwd))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)  # no --resume: the ranking finds the baseline by itself
+        trained = printed_by("main.py", "train", *data, *recipe)
+        ranked = printed_by("rank_generation.py", *data, "--num_images", "20")
     checkpoint = cwd / "result" / "resnet_8" / "baseline" / "checkpoints" / "best.pt"
     return Job(data, checkpoint, cwd / "rank_conv" / "resnet_8", trained, ranked)

@@ -7,33 +7,32 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from unittest import mock
 
 import torch
-import torch._dynamo  # noqa: F401  this and the next load late, and take seconds
-import torch._inductor.compile_fx  # noqa: F401
-import torch.utils.tensorboard  # noqa: F401
 
 import main
-import utils.runs.event_file  # noqa: F401
-from tests.command_lines import LONGEST_SECONDS
+from tests.command_lines import LONGEST_SECONDS, ROOT
 from utils.runs.log import RunLog
 from utils.training.steps import TrainingStep
-
-ROOT = Path(__file__).parents[1]
 
 
 def fork(words: list[str], folder: Path, prepare: Callable[..., None], *args) -> ForkServerProcess:
     """Start `main.py words` in `folder`, where its `err` goes; first call prepare(*args) in it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"):
-        forkserver.ensure_running()
-    process = context.Process(target=_run, args=(words, folder, prepare, *args))
+    process = server().Process(target=_run, args=(words, folder, prepare, *args))
     process.start()
     return process
+
+
+def server() -> ForkServerContext:
+    """Return the server, started, that every test process of this worker is forked off."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.preloaded"])
+    with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"):
+        forkserver.ensure_running()
+    return context
 
 
 def fork_frozen(words: list[str], folder: Path) -> ForkServerProcess:

@@ -1,25 +1,21 @@
 """Functions called in several processes at once, which find each other as those of torchrun do."""
 
-import multiprocessing
 import os
 import pickle
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch.distributed import TCPStore
 
 from tests.command_lines import LONGEST_SECONDS
+from tests.forked import server
 from utils.runs import processes
-
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -33,10 +29,7 @@ class Outcome:
 
 def side_by_side(count: int, folder: Path, function: Callable[..., Any], *args) -> list[Outcome]:
     """Call `function(*args)` in `count` processes in `folder`; return how each of them ended."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.forked"])
-    with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"):
-        forkserver.ensure_running()
+    context = server()
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # outlives them
     started = []
     for index in range(count):
