@@ -14,6 +14,7 @@ from utils.removal.network_file import load_removed, write_removed
 from utils.removal.restoration import restore_weights
 from utils.removal.surgery import remove_filters
 from utils.removal.zero_filters import Staying, ZeroRemoval, remove_zero_filters
+from utils.training.recalibration import recalibrate
 
 __all__ = [
     "ChannelGraph",
@@ -34,6 +35,7 @@ __all__ = [
     "paper_cost",
     "physical_cost",
     "plan_groups",
+    "recalibrate",
     "remove_filters",
     "remove_zero_filters",
     "restore_weights",

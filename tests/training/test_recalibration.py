@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from models.registry import build_model
+from utils.runs.checkpoint import load_file
 from utils.training.recalibration import recalibrate
 
 
@@ -75,3 +76,23 @@ def test_what_gives_no_statistics_is_refused():
         recalibrate(network(), [])
     with pytest.raises(ValueError, match="norm 'bn1' reads values that are not finite"):
         recalibrate(network(), [images() / 0])
+
+
+def test_prune_re_estimates_what_it_cut_and_ends_with_that(call, job):
+    words = ["prune", *job.pruning, "--ratio", "0.5", "--epochs", "0"]
+    plain = call("main.py", *words, "--recalibrate", "0", "--job_dir", "plain").json
+    found = call("main.py", *words, "--recalibrate", "30", "--job_dir", "job").json
+    again = call("main.py", *words, "--recalibrate", "30", "--job_dir", "again").json
+    assert list(found["accuracy"]) == ["dense", "pruned", "recalibrated"]
+    assert found["accuracy"] == again["accuracy"]
+    assert found["accuracy"].items() >= plain["accuracy"].items()
+    weights = [load_file(f"{name}/pruned.pt")["state_dict"] for name in ("plain", "job", "again")]
+    changed = {name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])}
+    assert changed and all("running_" in name for name in changed)
+    assert all(torch.equal(weights[1][name], weights[2][name]) for name in weights[1])
+
+
+@pytest.mark.parametrize("words", [("--ratio", "0"), ("--ratio", "0.5", "--init", "scratch")])
+def test_what_nothing_was_cut_from_is_not_re_estimated(call, job, words):
+    found = call("main.py", "prune", *job.pruning, *words, "--epochs", "0").json
+    assert "recalibrated" not in found["accuracy"]

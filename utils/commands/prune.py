@@ -46,6 +46,9 @@ from utils.runs.json_files import read_json
 from utils.runs.log import RunLog
 from utils.runs.notes import note
 from utils.runs.regular_file import is_there
+from utils.training.recalibration import recalibrate
+
+_LAST = ("finetuned_best", "recalibrated", "pruned")  # what a run ends with
 
 
 def prune_command(config: PruneConfig) -> dict[str, Any]:
@@ -143,6 +146,9 @@ def _run(
     note(f"removed = masked on real images: largest difference {difference['largest']:.2e}")
     accuracy["pruned"] = as_dicts(images.accuracies(masked))
     model, result, stepped = slim if config.mode == "remove" else masked, None, {}
+    if config.recalibrates and planned.plan.masks():
+        recalibrate(model, images.recalibration_batches(config.recalibrate, config.seed))
+        accuracy["recalibrated"] = as_dicts(images.accuracies(model))
     if config.epochs:
         tuning = finetuning_of(config, dense, images, job, log)
         tuned = finetune_by_schedule(config, planned, tuning, model=model, masks=masks)
@@ -180,7 +186,8 @@ def _run(
 
 def _final(summary: Mapping[str, Any]) -> Accuracy:
     states = summary["accuracy"]
-    test = states.get("finetuned_best", states["pruned"])["test"]
+    last = next(state for state in _LAST if state in states)
+    test = states[last]["test"]
     return Accuracy(test["correct"], test["images"], test["loss"])
 
 

@@ -8,7 +8,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.data.gpu_loader import batches, num_batches
-from utils.data.images import ImageSource, split_validation
+from utils.data.images import ImageSource, draw_images, split_validation
 from utils.data.load import load_dataset
 from utils.graph.network import Network
 from utils.metrics.accuracy import Accuracy, measure_accuracy
@@ -74,6 +74,16 @@ class Images:
         """
         how = {"device": self.device, "select": processes.in_turn}
         return batches(images, self.eval_batch_size, self.normalization, **how)
+
+    def recalibration_batches(self, count: int, seed: int) -> Iterator[Tensor]:
+        """Return at most `count` plain train images, drawn by the seed, [N, 3, H, W], N > 1.
+
+        Of several processes, each gets a batch in turn.
+        """
+        count = min(count, len(self.train))
+        count -= count % self.eval_batch_size == 1  # a norm needs two
+        images = draw_images(self.train, count, seed)
+        return (batch for batch, _ in self.evaluation_batches(images))
 
     def first_batch(self, images: ImageSource) -> Tensor:
         """Return the first evaluation batch, [N, 3, H, W], the same in every process."""

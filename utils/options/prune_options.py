@@ -80,6 +80,13 @@ class PruneConfig(
     resume_mask: Path | None = option(
         None, "HRank's mask file, for the convs of --start_cov", metavar="FILE", group="pruning"
     )
+    recalibrate: int = option(
+        1000,
+        "train images from which the norms' statistics of a network that was pruned at once are "
+        "re-estimated, before it is fine-tuned; 0: none",
+        metavar="N",
+        group="pruning",
+    )
     recipe: str | None = recipe_option(recipe_values)
     distill: bool = option(False, "let the dense network teach the pruned one", group="training")
     distill_weight: float = option(
@@ -116,6 +123,11 @@ class PruneConfig(
         group="run",
     )
 
+    @property
+    def recalibrates(self) -> bool:
+        """Whether the norms' statistics are re-estimated: after one cut of trained weights."""
+        return self.recalibrate > 0 and self.schedule == "oneshot" and self.init == "pruned"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.test_only:
@@ -134,6 +146,8 @@ class PruneConfig(
             self._check_weights()
             return
         self.check_target()
+        if self.recalibrate < 0:
+            raise ValueError(f"--recalibrate is {self.recalibrate}: expected 0 or more")
         if self.ratio:
             self._take_ratio()
         if not self.compress_rate and not self.target:

@@ -192,7 +192,8 @@ def final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
     states, cost = summary["accuracy"], summary["physical"]
     dense, pruned = cost["dense"], cost["pruned"]
     before = states["dense"]["test"]["top1_percent"]
-    after = states.get("finetuned_best", states["pruned"])["test"]["top1_percent"]
+    cut = states.get("recalibrated", states["pruned"])
+    after = states.get("finetuned_best", cut)["test"]["top1_percent"]
     figures = {
         "top1_percent": after,
         "top1_percent_dense": before,

@@ -23,6 +23,9 @@ def cell_of(level: str, summary: Mapping[str, Any]) -> dict[str, Any]:
         **summary["physical"]["pruned"],
         "dense": {**summary["physical"]["dense"], "accuracy": accuracy["dense"]["test"]},
         "before": accuracy["pruned"]["test"],
+        **(
+            {"recalibrated": accuracy["recalibrated"]["test"]} if "recalibrated" in accuracy else {}
+        ),
         "after": accuracy["finetuned_best"]["test"],
         "best_epoch": summary["best_epoch"],
         "seconds_of_finetuning": summary["seconds_of_finetuning"],
@@ -89,14 +92,14 @@ def excludes_zero(difference: Mapping[str, Any]) -> bool:
 def _row(pruned: _BySeed, scratch: _BySeed | None, control: _BySeed | None) -> dict[str, Any]:
     first = next(iter(pruned.values()))
     other = None if control is pruned else control
+    states = [state for state in ("before", "recalibrated", "after") if state in first]
     return {
         "criterion": first["criterion"],
         "level": first["level"],
         "compress_rate": first["compress_rate"],
         "seeds": list(pruned),
         **{what: mean(run[what] for run in pruned.values()) for what in ("macs", "parameters")},
-        "before": _pooled(pruned, "before"),
-        "after": _pooled(pruned, "after"),
+        **{state: _pooled(pruned, state) for state in states},
         "scratch": scratch and _pooled(scratch, "after"),
         "minus_scratch": scratch and _difference(pruned, scratch, "after"),
         "before_minus_control": other and _difference(pruned, other, "before"),

@@ -79,6 +79,7 @@ def _accuracies(rows: Sequence[Mapping[str, Any]]) -> str:
         "MACs, physical": [millions(row["macs"]) for row in rows],
         "parameters": [millions(row["parameters"]) for row in rows],
         "before fine-tuning": [_spread(row["before"]) for row in rows],
+        "recalibrated": [_spread(row.get("recalibrated")) for row in rows],
         "after": [_spread(found) for found in after],
         "95%, seeds": [_interval(found["interval"]) for found in after],
         "right, all seeds": [f"{pooled['correct']} of {pooled['images']}" for pooled in right],

@@ -9,6 +9,7 @@ from utils.planning.budget import budget_line
 _STATES = {
     "dense": "dense",
     "pruned": "pruned, before fine-tuning",
+    "recalibrated": "its norms' statistics re-estimated",
     "finetuned_best": "fine-tuned, best epoch",
     "finetuned_last": "fine-tuned, last epoch",
 }
