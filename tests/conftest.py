@@ -17,7 +17,7 @@ from PIL import Image
 
 import main
 import rank_generation
-from tests.command_lines import QUICK, start
+from tests.command_lines import quicken, start
 
 torch.set_num_threads(1)  # tensors are tiny, and waking a second thread costs more
 
@@ -99,8 +99,7 @@ def call(capfd):
 @pytest.fixture
 def quick(monkeypatch):
     """Let `prune` neither time networks nor draw pictures, which takes most of a tiny run."""
-    for name, stand_in in QUICK.items():
-        monkeypatch.setattr(f"utils.commands.prune.{name}", stand_in)
+    quicken(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ def test_writing_keeps_what_other_devices_had(monkeypatch, tmp_path, capsys):
         (["--networks", "resnet_20", "--write"], "--write stores all networks: expected no"),
         (["--threads", "1,0"], "--threads is (1, 0): expected 1 or more"),
         (["--threads", ""], "--threads is (): expected 1 or more"),
-        (["--repeats", "0"], "--repeats is 0: expected 1 or more"),
+        (["--repeats", "0"], "--repeats is 0: expected at least 1"),
         (["--steps", "5"], "--steps is 5: expected at most 4 with 20 images in batches of 4"),
         (["--train_batch_size", "21"], "batch size: expected at most the 20 images"),
     ],

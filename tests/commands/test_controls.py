@@ -13,7 +13,7 @@ import torch
 
 import utils.commands.prune
 import utils.planning.finetune
-from tests.command_lines import QUICK, files_in
+from tests.command_lines import files_in, quicken
 from utils.metrics.accuracy import Accuracy
 from utils.options.controls_options import EXPERIMENTS, ControlsConfig
 from utils.paper.pages import read_block
@@ -76,8 +76,7 @@ def test_a_grid_in_pieces_is_the_unbroken_grid(experiment, monkeypatch):
 
 def quick_prune(run):
     """Prune in a process of its own, where what `quick` does is not done."""
-    for name, stand_in in QUICK.items():
-        setattr(utils.commands.prune, name, stand_in)
+    quicken()
     return utils.commands.prune.prune_command(run)
 
 
@@ -264,8 +263,8 @@ def test_experiments_name_criteria_that_there_are(name):
         (["--seeds", "1,1"], r"--seeds is \(1, 1\): expected numbers, each once"),
         (["--seeds", ""], r"--seeds is empty: expected at least one"),
         (["--rates", "0.5,1"], r"compress rate, term 1 .* expected \[rate\]"),
-        (["--jobs", "0"], r"--jobs is 0: expected 1 or more"),
-        (["--epochs", "0"], r"--epochs is 0: expected 1 or more"),
+        (["--jobs", "0"], r"--jobs is 0: expected at least 1"),
+        (["--epochs", "0"], r"--epochs is 0: expected at least 1"),
         (["--untrained"], r"--untrained with --experiment: expected a trained checkpoint"),
         (["--rates", "0.5", "--compress_rate", "[0.5]*7"], r"--compress_rate with --rates"),
     ],

@@ -158,7 +158,7 @@ def test_compiled_networks_are_timed_as_such(evaluated, monkeypatch):
         ("--batch_sizes 1,-2", r"--batch_sizes is 1,-2: expected numbers of 1 or more"),
         ("--threads 0", r"--threads is 0: expected numbers of 1 or more"),
         ("--threads 4096", r"threads: expected 1 to \d+, one for each CPU here, got 4096"),
-        ("--repeats 0", r"--repeats is 0: expected 1 or more"),
+        ("--repeats 0", r"--repeats is 0: expected at least 1"),
         ("--bits many", r"--bits: expected ints separated by commas, such as 5,10, got 'many'"),
         ("--against absent.pt", r"absent\.pt does not exist"),
         ("--against .", r"--against \. holds no checkpoint: expected pruned\.pt"),

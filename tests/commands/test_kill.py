@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import utils.commands.prune
-from tests.command_lines import QUICK, files_in
+from tests.command_lines import files_in, quicken
 from tests.forked import fork
 from utils.runs.checkpoint import load_file
 from utils.training.steps import TrainingStep
@@ -52,8 +52,7 @@ def kill_at(moment: int | None) -> None:
     save_whole, torch.save = torch.save, save
     os.fsync, Path.replace = around(os.fsync), around(Path.replace)
     TrainingStep._update = around(TrainingStep._update)
-    for name, stand_in in QUICK.items():
-        setattr(utils.commands.prune, name, stand_in)
+    quicken()
     utils.commands.prune.summary_markdown = lambda _: ""  # asks for more than a stand-in has
 
 

@@ -162,7 +162,7 @@ def test_a_run_that_stops_around_and_amid_its_second_step_ends_as_if_it_had_not(
     [
         ("--rerank", r"--rerank with --schedule oneshot: expected iterative"),
         ("--steps 3", r"--steps is 3 with --schedule oneshot: expected iterative"),
-        ("--schedule iterative --steps 0", r"--steps is 0: expected 1 or more"),
+        ("--schedule iterative --steps 0", r"--steps is 0: expected at least 1"),
         ("--schedule iterative --steps 20", r"--steps is 20: expected at most 19, the filters"),
         ("--schedule iterative --epochs 0", r"--epochs is 0: expected 1 or more of each step"),
         ("--schedule iterative --start_cov 2", r"--start_cov is 2 with --schedule iterative: exp"),

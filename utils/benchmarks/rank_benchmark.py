@@ -29,7 +29,7 @@ from utils.paper.markdown import counted, portable, table
 from utils.paper.pages import write_block
 from utils.runs.atomic_write import write_json
 from utils.runs.environment import environment
-from utils.runs.options import option
+from utils.runs.options import option, refuse_below
 
 MILLION = 1_000_000
 MEASURED = Path(__file__).with_suffix(".json")  # {"ARCH, N images": result}
@@ -51,10 +51,8 @@ class RankBenchmarkConfig(NetworkOptions, DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = {"num_images": 1, "batch_size": 1, "repeats": 1, "loop_images": 0}
-        for name, minimum in least.items():
-            if getattr(self, name) < minimum:
-                raise ValueError(f"--{name} is {getattr(self, name)}: expected at least {minimum}")
+        refuse_below(self, 1, "num_images", "batch_size", "repeats")
+        refuse_below(self, 0, "loop_images")
 
 
 def rank_benchmark_command(config: RankBenchmarkConfig) -> dict[str, Any]:
@@ -83,8 +81,7 @@ def rank_benchmark_command(config: RankBenchmarkConfig) -> dict[str, Any]:
         loop_images=config.loop_images,
     )
     result = {
-        "arch": network.spec,
-        "checkpoint": None if network.checkpoint is None else str(network.checkpoint),
+        **network.named,
         "dataset": images.name,
         "images": found.images,
         "maps": found.maps,

@@ -31,7 +31,7 @@ from utils.planning.plan import Planned, make_plan
 from utils.runs.atomic_write import write_text
 from utils.runs.environment import environment
 from utils.runs.notes import note
-from utils.runs.options import option
+from utils.runs.options import option, refuse_below
 from utils.training.schedules import Recipe
 
 MEASURED = Path(__file__).with_suffix(".json")  # {"cpu" or "cuda": what was measured there}
@@ -81,11 +81,9 @@ class BenchmarkConfig(DeviceOptions):
             if name not in NETWORKS:
                 known = ", ".join(NETWORKS)
                 raise ValueError(f"--networks has {name!r}: expected some of {known}")
-        for name in ("threads", "steps", "repeats"):
-            value = getattr(self, name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            if min(numbers, default=0) < 1:
-                raise ValueError(f"--{name} is {value}: expected 1 or more")
+        refuse_below(self, 1, "steps", "repeats")
+        if min(self.threads, default=0) < 1:
+            raise ValueError(f"--threads is {self.threads}: expected 1 or more")
         if self.write and set(self.networks) != set(NETWORKS):
             raise ValueError("--write stores all networks: expected no --networks with it")
 

@@ -97,8 +97,7 @@ def _measured(
     cost = physical_cost(model, network.image)
     values, filters = zero_values(model), zero_filters(model)
     found = {
-        "arch": network.spec,
-        "checkpoint": None if path is None else str(path),
+        **network.named,
         "form": network.form,
         **accuracy.as_dict(),
         **counts(cost),

@@ -70,9 +70,8 @@ def export_command(config: ExportConfig) -> dict[str, Any]:
     checkpoint = network.checkpoint
     return {
         "command": "export",
-        "arch": network.spec,
+        **network.named,
         "form": network.form,
-        "checkpoint": None if checkpoint is None else str(checkpoint),
         "size_bytes": None if checkpoint is None else checkpoint.stat().st_size,
         "physical": {
             "dense": counts(physical_cost(dense, example)),

@@ -112,8 +112,7 @@ def _planned_summary(config: PruneConfig, planned: Planned) -> dict[str, Any]:
     dense = planned.dense
     return {
         "command": "prune",
-        "arch": dense.spec,
-        "checkpoint": None if dense.checkpoint is None else str(dense.checkpoint),
+        **dense.named,
         "criterion": config.criterion,
         "mode": config.mode,
         "schedule": config.schedule,

@@ -106,8 +106,7 @@ def _described(config: PruneConfig, dense: Network, masks: Mapping[str, Tensor])
         layers.append({"layer": layer, "weights": weight.numel(), "zeros": zeros})
     return {
         "command": "prune",
-        "arch": dense.spec,
-        "checkpoint": None if dense.checkpoint is None else str(dense.checkpoint),
+        **dense.named,
         "granularity": "weight",
         "sparsity": config.sparsity,
         "threshold": config.threshold,

@@ -45,8 +45,7 @@ def prune_zeros_command(config: PruneConfig) -> dict[str, Any]:
     summary = {
         "command": "prune",
         "remove_zeros": True,
-        "arch": dense.spec,
-        "checkpoint": None if dense.checkpoint is None else str(dense.checkpoint),
+        **dense.named,
         "outputs_equal": _difference(model, removal.model, dense.example),
     }
     model.float()

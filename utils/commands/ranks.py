@@ -145,8 +145,7 @@ def _provenance(
 ) -> dict[str, Any]:
     """Return what the manifest says of how the ranks were made."""
     return {
-        "arch": network.spec,
-        "checkpoint": None if network.checkpoint is None else str(network.checkpoint),
+        **network.named,
         "checkpoint_sha256": network.checkpoint_sha256,
         "dataset": images.name,
         "split": config.split,

@@ -45,8 +45,7 @@ def run_scan(plan: ScanPlan) -> dict[str, Any]:
             log.scalars({f"{CURVES}/dense": accuracy.top1_percent}, step=0)
         summary = {
             "command": "scan",
-            "arch": dense.spec,
-            "checkpoint": None if dense.checkpoint is None else str(dense.checkpoint),
+            **dense.named,
             "job_dir": str(folder),
             "dataset": chosen.name,
             **scan_summary(accuracy, cost, points),

@@ -51,6 +51,12 @@ class Network:
         return trace_channels(self.model, self.image)
 
     @property
+    def named(self) -> dict[str, str | None]:
+        """What summaries call the network by: its spec, and the file that it came from."""
+        path = None if self.checkpoint is None else str(self.checkpoint)
+        return {"arch": self.spec, "checkpoint": path}
+
+    @property
     def image(self) -> Tensor:
         """The example on the model's device, [1, C, H, W]."""
         return self.example.to(next(self.model.parameters()).device)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from utils.metrics.runtimes import RUNTIMES
 from utils.pruning.allocation import ALLOCATIONS
-from utils.runs.options import option, refuse_given
+from utils.runs.options import option, refuse_below, refuse_given
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,7 @@ class BudgetOptions:
             )
         if not 0 < self.max_rate < 1:
             raise ValueError(f"--max_rate is {self.max_rate:g}: expected more than 0, less than 1")
-        if self.latency_batch_size < 1:
-            raise ValueError(
-                f"--latency_batch_size is {self.latency_batch_size}: expected at least 1"
-            )
+        refuse_below(self, 1, "latency_batch_size")
         if self.scan is not None and self.allocation != "sensitivity":
             raise ValueError(
                 f"--scan {self.scan} with --allocation {self.allocation}: expected it with "

@@ -9,11 +9,10 @@ from typing import NamedTuple
 from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions
 from utils.options.networks import outline
 from utils.options.prune_options import PruneConfig
-from utils.options.training_options import TrainingOptions, schedule_name
+from utils.options.training_options import TrainingOptions, schedule_option
 from utils.pruning.compress_rates import format_rates
 from utils.pruning.criteria import CRITERIA, RANK_CRITERIA
-from utils.runs.options import option, shared_options
-from utils.training.schedules import SCHEDULES
+from utils.runs.options import option, refuse_below, shared_options
 
 
 class Experiment(NamedTuple):
@@ -81,14 +80,7 @@ class ControlsConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions
     )
     epochs: int = option(2, "epochs of every run", group="training")
     lr: float = option(0.05, "learning rate", flags=("--learning_rate",), group="training")
-    lr_schedule: str = option(
-        "cosine",
-        "how the learning rate falls",
-        choices=SCHEDULES,
-        flags=("--lr_type",),
-        type=schedule_name,
-        group="training",
-    )
+    lr_schedule: str = schedule_option("cosine")
     select_on: str = option(
         "last",
         "which epoch counts: the best on a validation split held out of train or on the test "
@@ -116,10 +108,7 @@ class ControlsConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions
             raise ValueError("--seeds is empty: expected at least one, such as 0,1,2")
         if self.compress_rate and self.rates:
             raise ValueError("--compress_rate with --rates: expected one of them")
-        if self.epochs < 1:
-            raise ValueError(f"--epochs is {self.epochs}: expected 1 or more")
-        if self.jobs < 1:
-            raise ValueError(f"--jobs is {self.jobs}: expected 1 or more")
+        refuse_below(self, 1, "epochs", "jobs")
         list(self.runs(Path(), checkpoint=None, ranks=Path()))  # refuses what is wrong with them
 
     @property

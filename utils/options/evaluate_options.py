@@ -8,7 +8,7 @@ from utils.metrics.runtimes import RUNTIMES
 from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions, arch_name
 from utils.options.networks import checkpoint_of
 from utils.runs.job_folder import JobFolder
-from utils.runs.options import option
+from utils.runs.options import option, refuse_below
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,7 @@ class EvaluateConfig(TestedFileOptions, DataOptions, DeviceOptions):
             if any(value < 1 for value in values) or not (values or name == "threads"):
                 given = ",".join(map(str, values)) or "empty"
                 raise ValueError(f"--{name} is {given}: expected numbers of 1 or more")
-        if self.repeats < 1:
-            raise ValueError(f"--repeats is {self.repeats}: expected 1 or more")
+        refuse_below(self, 1, "repeats")
         if self.against_arch is not None and self.against is None:
             raise ValueError(
                 f"--against_arch is {self.against_arch!r} without --against: expected both"

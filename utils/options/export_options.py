@@ -6,7 +6,7 @@ from pathlib import Path
 from utils.options.data_options import DataOptions, DeviceOptions
 from utils.options.evaluate_options import TestedFileOptions
 from utils.runs.exported import FORMATS
-from utils.runs.options import option
+from utils.runs.options import option, refuse_below
 
 
 @dataclass(frozen=True)
@@ -37,5 +37,4 @@ class ExportConfig(TestedFileOptions, DataOptions, DeviceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.eval_batch_size < 1:
-            raise ValueError(f"--eval_batch_size is {self.eval_batch_size}: expected at least 1")
+        refuse_below(self, 1, "eval_batch_size")

@@ -15,6 +15,7 @@ from utils.metrics.accuracy import Accuracy, measure_accuracy
 from utils.options.data_options import DataOptions
 from utils.options.devices import open_device
 from utils.runs import processes
+from utils.runs.options import refuse_below
 from utils.training.loop import epoch_seed
 
 
@@ -117,8 +118,7 @@ def open_images(
     Raises:
         ValueError: the images cannot be loaded, or their classes are not the network's.
     """
-    if options.eval_batch_size < 1:
-        raise ValueError(f"--eval_batch_size is {options.eval_batch_size}: expected at least 1")
+    refuse_below(options, 1, "eval_batch_size")
     device = device or open_device(options.device, options.gpu)
     with processes.first_ahead():  # it may have to download them
         data = load_dataset(

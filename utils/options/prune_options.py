@@ -14,7 +14,7 @@ from utils.options.step_options import StepOptions
 from utils.options.training_options import TrainingOptions, recipe_option
 from utils.options.weight_options import WeightOptions
 from utils.paper.rates import LAYOUTS, rates_of_ratio, read_rates
-from utils.runs.options import as_dict, option, refuse_given
+from utils.runs.options import as_dict, option, refuse_below, refuse_given
 from utils.training.published import recipe_values
 from utils.training.schedules import Recipe
 
@@ -172,8 +172,7 @@ class PruneConfig(
                 f"--resume_mask {self.resume_mask} is for convs that are pruned already: expected "
                 "their number with --start_cov"
             )
-        if self.round_to < 1:
-            raise ValueError(f"--round_to is {self.round_to}: expected 1 or more")
+        refuse_below(self, 1, "round_to")
         if self.epochs < 0 or (self.epochs == 0 and self.schedule == "layerwise"):
             raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
         self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)

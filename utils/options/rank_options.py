@@ -7,7 +7,7 @@ from typing import ClassVar
 from utils.options.data_options import LOADS, DataOptions, DeviceOptions, NetworkOptions
 from utils.rank.rank_layers import SITES
 from utils.rank.rank_study import DRAWS
-from utils.runs.options import option
+from utils.runs.options import option, refuse_below
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,7 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_images", "limit", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} is {value}: expected at least 1")
+        refuse_below(self, 1, "num_images", "limit", "batch_size")
         if not self.report_images or min(self.report_images) < 2:
             given = ",".join(map(str, self.report_images))
             raise ValueError(f"--report_images is {given!r}: expected numbers of at least 2")

@@ -6,7 +6,7 @@ from pathlib import Path
 from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions
 from utils.options.score_options import ScoreOptions
 from utils.options.weight_options import GranularityOptions
-from utils.runs.options import option
+from utils.runs.options import option, refuse_below
 
 DEFAULT_IMAGES = 1000
 
@@ -52,5 +52,4 @@ class ScanConfig(ScoreOptions, GranularityOptions, NetworkOptions, DataOptions, 
             raise ValueError(
                 f"--rates is {given!r}: expected ascending rates, at least 0 and less than 1"
             )
-        if self.num_images is not None and self.num_images < 1:
-            raise ValueError(f"--num_images is {self.num_images}: expected at least 1")
+        refuse_below(self, 1, "num_images")

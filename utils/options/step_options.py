@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from utils.options.score_options import ScoreOptions
 from utils.pruning.criteria import BLIND_CRITERIA
-from utils.runs.options import option, refuse_given
+from utils.runs.options import option, refuse_below, refuse_given
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ class StepOptions(ScoreOptions):
             return
         if not self.rerank:
             refuse_given(self, ("num_images",), "without --rerank: expected both")
-        if self.steps < 1:
-            raise ValueError(f"--steps is {self.steps}: expected 1 or more")
+        refuse_below(self, 1, "steps", "num_images")
         if epochs == 0:
             raise ValueError(f"--epochs is {epochs}: expected 1 or more of each step")
         if start_cov:
@@ -43,8 +42,6 @@ class StepOptions(ScoreOptions):
                 f"--start_cov is {start_cov} with --schedule iterative: expected 0, since all "
                 "convs are pruned in every step"
             )
-        if self.num_images < 1:
-            raise ValueError(f"--num_images is {self.num_images}: expected at least 1")
         if self.rerank and self.criterion in BLIND_CRITERIA:
             raise ValueError(
                 f"--rerank with --criterion {self.criterion}: expected a criterion that looks at "

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.options.data_options import ArchOptions, DataOptions, DeviceOptions
-from utils.options.training_options import TrainingOptions, schedule_name
+from utils.options.training_options import TrainingOptions, schedule_option
 from utils.runs.options import option
-from utils.training.schedules import SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -15,14 +14,7 @@ class TrainConfig(TrainingOptions, DataOptions, ArchOptions, DeviceOptions):
 
     epochs: int = option(160, "epochs", group="training")
     lr: float = option(0.1, "learning rate", flags=("--learning_rate",), group="training")
-    lr_schedule: str = option(
-        "cosine",
-        "how it falls; cos, exp and fixed are known, too",
-        choices=SCHEDULES,
-        flags=("--lr_type",),
-        type=schedule_name,
-        group="training",
-    )
+    lr_schedule: str = schedule_option("cosine")
     job_dir: Path | None = option(
         None, "folder of the run (default: result/ARCH/baseline)", group="run"
     )

@@ -28,6 +28,18 @@ def recipe_option(values_of: Callable[..., Mapping[str, Any]]) -> Any:
     )
 
 
+def schedule_option(default: str) -> Any:
+    """Return the option --lr_schedule."""
+    return option(
+        default,
+        "how the learning rate falls; cos, exp and fixed are known, too",
+        choices=SCHEDULES,
+        flags=("--lr_type",),
+        type=schedule_name,
+        group="training",
+    )
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
     """How a network is trained; the defaults are the official fine-tuning's."""
@@ -38,14 +50,7 @@ class TrainingOptions:
     lr_decay_step: tuple[int, ...] = option(
         (5, 10), "epochs at which the learning rate falls to a tenth", group="training"
     )
-    lr_schedule: str = option(
-        "step",
-        "how it falls; cos, exp and fixed are known, too",
-        choices=SCHEDULES,
-        flags=("--lr_type",),
-        type=schedule_name,
-        group="training",
-    )
+    lr_schedule: str = schedule_option("step")
     warmup_epochs: int = option(0, "epochs in which it rises, step by step", group="training")
     train_batch_size: int = option(
         128, "images per step", flags=("--batch_size",), group="training"

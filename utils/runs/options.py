@@ -132,6 +132,18 @@ def refuse_given(config: Any, names: Collection[str], why: str) -> None:
             raise ValueError(f"--{given} {why}")
 
 
+def refuse_below(config: Any, least: int, *names: str) -> None:
+    """Refuse numbers less than `least` in the options of these names; None is no number.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} is {value}: expected at least {least}")
+
+
 class _Parser(argparse.ArgumentParser):
     """Raises what is wrong with a command line, where argparse prints the usage and exits."""
 
