@@ -1,7 +1,6 @@
 """The law on torchvision's networks: half of the filters removed = half of them masked."""
 
 import copy
-from functools import cache
 
 import pytest
 import torch
@@ -18,7 +17,20 @@ from utils.removal.surgery import remove_filters
 SIZE, INCEPTION_SIZE = 32, 80  # about the least that runs
 
 
-@cache
+def of(*networks, across_sums=(False,)):
+    """Parametrize a test; all tests of a network run together, so that one is held at a time."""
+
+    def parametrized(test):
+        test = pytest.mark.parametrize("across_sums", across_sums, scope="module")(test)
+        return pytest.mark.parametrize("network", networks, scope="module")(test)
+
+    return parametrized
+
+
+of_each = of(*NETWORKS, across_sums=(False, True))
+
+
+@pytest.fixture(scope="module")
 def dense(network):
     """Return (network in float64, its channel graph, images [3, 3, S, S])."""
     with torch.random.fork_rng(devices=[]):
@@ -38,38 +50,33 @@ def slender_vgg():
     return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
 
 
-@cache
-def masked_and_removed(network, across_sums):
-    model, graph, _ = dense(network)
+@pytest.fixture(scope="module")
+def masked_and_removed(dense, across_sums):
+    model, graph, _ = dense
     masks = planned_masks(model, graph, across_sums=across_sums)
     masked = copy.deepcopy(model)
     ChannelMasks(masked, graph, masks).apply()
     return masked, remove_filters(model, graph, masks)
 
 
-@pytest.mark.parametrize("across_sums", [False, True])
-@pytest.mark.parametrize("network", NETWORKS)
-def test_removed_is_masked_in_both_modes(network, across_sums):
-    masked, removed = masked_and_removed(network, across_sums)
-    for mode, found in differences(masked, removed, dense(network)[2]).items():
+@of_each
+def test_removed_is_masked_in_both_modes(dense, masked_and_removed):
+    for mode, found in differences(*masked_and_removed, dense[2]).items():
         assert found["largest_difference"] <= 1e-9 * found["scale"], (mode, found)
         assert found["scale"] > 0.01, (mode, found)
 
 
-@pytest.mark.parametrize("across_sums", [False, True])
-@pytest.mark.parametrize("network", NETWORKS)
-def test_parameters_and_macs_drop(network, across_sums):
-    model, _, images = dense(network)
-    removed = masked_and_removed(network, across_sums)[1]
+@of_each
+def test_parameters_and_macs_drop(dense, masked_and_removed):
+    (model, _, images), (_, removed) = dense, masked_and_removed
     before, after = physical_cost(model, images[:1]), physical_cost(removed, images[:1])
     assert after.parameters < 0.75 * before.parameters
     assert after.macs < 0.6 * before.macs
 
 
-@pytest.mark.parametrize("across_sums", [False, True])
-@pytest.mark.parametrize("network", NETWORKS)
-def test_the_removed_network_takes_an_optimizer_step(network, across_sums):
-    network, images = copy.deepcopy(masked_and_removed(network, across_sums)[1]), dense(network)[2]
+@of_each
+def test_the_removed_network_takes_an_optimizer_step(dense, masked_and_removed):
+    network, images = copy.deepcopy(masked_and_removed[1]), dense[2]
     network.float().train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     before = copy.deepcopy(network.state_dict())
@@ -81,17 +88,17 @@ def test_the_removed_network_takes_an_optimizer_step(network, across_sums):
     assert any(not torch.equal(after[key], before[key]) for key, _ in network.named_parameters())
 
 
-@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0"])
-def test_the_removed_network_exports_with_a_dynamic_batch(network):
-    removed, images = masked_and_removed(network, False)[1].eval(), dense(network)[2]
+@of("resnet18", "mobilenet_v3_small", "shufflenet_v2_x1_0")
+def test_the_removed_network_exports_with_a_dynamic_batch(dense, masked_and_removed):
+    removed, images = masked_and_removed[1].eval(), dense[2]
     batch = torch.export.Dim("batch", min=2)
     exported = torch.export.export(removed, (images,), dynamic_shapes=({0: batch},))
     torch.testing.assert_close(exported.module()(images[:2]), removed(images[:2]))
 
 
-@pytest.mark.parametrize("network", ["squeezenet1_1", "resnet18"])
-def test_the_removed_network_compiles(network):
-    removed, images = masked_and_removed(network, False)[1].eval(), dense(network)[2]
+@of("squeezenet1_1", "resnet18")
+def test_the_removed_network_compiles(dense, masked_and_removed):
+    removed, images = masked_and_removed[1].eval(), dense[2]
     compiled = torch.compile(removed, backend="eager")
     torch.testing.assert_close(compiled(images), removed(images))
 
