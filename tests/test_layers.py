@@ -163,6 +163,30 @@ def test_no_import_goes_round_in_a_circle():
     graphlib.TopologicalSorter(edges).prepare()
 
 
+def test_networks_are_looked_up_where_they_are_opened_and_nowhere_else():
+    lookups = {"models.registry", "models.specs"}
+    users = {
+        name
+        for name, path in MODULES.items()
+        if room(name) != "models" and imported_modules(parsed(path), name) & lookups
+    }
+    assert users == {"utils.options.data_options", "utils.options.networks"}
+
+
+def test_below_the_options_networks_are_taken_whole_not_by_name():
+    (floor,) = (number for number, rooms in enumerate(FLOORS) if "options" in rooms)
+    below = {other for rooms in FLOORS[floor + 1 :] for other in rooms}
+    by_name = [
+        f"{name}.{node.name}"
+        for name, path in MODULES.items()
+        if room(name) in below | {"planning", "reports"}
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef)
+        and "arch" in {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)}
+    ]
+    assert by_name == []
+
+
 def test_no_code_hides_in_init():
     for path in EVERYTHING:
         if path.stem == "__init__":
