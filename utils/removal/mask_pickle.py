@@ -15,6 +15,8 @@ from torch._utils import _rebuild_tensor_v2  # what a pickled tensor asks for
 
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.relations import Filters, Norm
+from utils.runs.checkpoint import check_plain
+from utils.runs.regular_file import check_regular
 
 
 def read_masks(path: Path, model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
@@ -74,6 +76,7 @@ def _load_storage(content: bytes) -> Any:
 
 
 def _unpickled(path: Path) -> Any:
+    check_regular(path, "mask file", "HRank's `mask`")
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch remarks on old formats, which load all the same
@@ -103,6 +106,8 @@ def _masks_of(content: Any, model: nn.Module, path: Path) -> dict[str, Tensor]:
                 f"{len(parameters)} parameters"
             )
         name, parameter = parameters[position]
+        if isinstance(mask, Tensor):
+            check_plain(mask, f"mask file {path}: the mask of {name!r}")
         length = parameter.size(0)
         if not isinstance(mask, Tensor) or mask.shape not in ((length,), (length, 1, 1, 1)):
             found = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__

@@ -163,7 +163,9 @@ def _masks(
 def _are_indices(indices: Any, count: int) -> bool:
     """True for int64 [K], ascending without repeats, within [0, count)."""
     return (
-        isinstance(indices, Tensor)
+        type(indices) is Tensor
+        and indices.layout == torch.strided
+        and not indices.is_meta
         and indices.dtype == torch.int64
         and indices.dim() == 1
         and bool((indices.diff() > 0).all())

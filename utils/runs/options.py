@@ -94,6 +94,9 @@ def parse(
     if unknown:
         raise ValueError(_unknown(parser, unknown))
     given = vars(found)
+    for name, value in given.items():
+        if value == []:  # what argparse of some versions makes of --name=--
+            raise ValueError(f"--{name} is '--': expected a value")
     for field in dataclasses.fields(config_class):
         if field.name in given and field.metadata["presets"]:
             given = {**field.metadata["presets"](given), **given}
