@@ -1,9 +1,13 @@
 """A door turns what a command returns or raises into an exit code and the right stream."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
 
+from tests.command_lines import ROOT
 from utils.commands.door import always, run
 from utils.runs.options import option
 from utils.runs.stop_signals import Stopped
@@ -69,3 +73,16 @@ def test_what_the_user_can_cause_is_one_sentence(capsys, error, code, words):
 def test_our_own_bugs_keep_their_traceback():
     with pytest.raises(RuntimeError, match="bug"):
         opened(failing(RuntimeError("bug")))
+
+
+@pytest.mark.parametrize("door", ["main.py", "rank_generation.py"])
+def test_an_interrupt_amid_the_imports_is_one_sentence(door, tmp_path):
+    """The door imports this numpy first of what is slow, which waits to be interrupted."""
+    (tmp_path / "numpy").mkdir()
+    waiting = "import signal; signal.raise_signal(signal.SIGINT)"
+    (tmp_path / "numpy" / "__init__.py").write_text(waiting)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    words = [sys.executable, str(ROOT / door)]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr == f"\n{door}: stopped by SIGINT\n"

@@ -132,6 +132,16 @@ def test_an_image_whose_colours_no_file_tells_is_refused(saved, read, picture, o
 
 
 @pytest.mark.parametrize("read", READERS)
+def test_a_flipped_bit_of_a_png_is_found(saved, read):
+    path = saved("plain", Image.fromarray(COLOUR))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1  # amid the pixels, which random ones are stored as they are
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"cannot decode '.*image\.png': expected a whole image"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", READERS)
 def test_a_pipe_among_the_images_is_named_at_once(saved, read):
     path = saved("plain", Image.fromarray(COLOUR))
     path.unlink()

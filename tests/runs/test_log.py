@@ -135,3 +135,39 @@ def test_a_full_disk_stops_the_curves_and_new_ones_go_on(tmp_path, bytes_of_a_fi
     with RunLog(folder) as log:
         log.scalars({"loss": 20.0}, step)
     assert curve(folder, "loss") == {**dict.fromkeys(range(step), 10.0), step: 20.0}
+
+
+@pytest.mark.parametrize("place", [40, -10])
+def test_a_damaged_event_file_is_said_and_stops_no_run(tmp_path, capsys, place):
+    folder = JobFolder(tmp_path)
+    with RunLog(folder) as log:
+        log.scalars({"loss": 1.0}, step=0)
+    (file,) = tmp_path.glob("*.tfevents.*")
+    data = bytearray(file.read_bytes())
+    data[place] ^= 0xFF
+    file.write_bytes(data)
+    with RunLog(folder) as log:
+        log.scalars({"loss": 1.0}, step=0)
+    assert f"{file} is damaged, and read no further: a checksum does not agree" in (
+        capsys.readouterr().err
+    )
+    assert file.read_bytes() == data and len(list(tmp_path.glob("*.tfevents.*"))) == 2
+
+
+def test_a_clock_that_goes_back_leaves_event_files_in_order(tmp_path, monkeypatch):
+    names = []
+    for now in (5000, 1000, 3000):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        with RunLog(JobFolder(tmp_path)) as log:
+            log.scalars({"loss": 1.0}, step=now)
+        names += [p.name for p in tmp_path.glob("*.tfevents.*") if p.name not in names]
+    assert names == sorted(names) and len(names) == 3
+
+
+def test_a_log_that_is_only_opened_stays_as_it_is(tmp_path):
+    folder = log_of(tmp_path, 2)
+    folder.log.write_bytes(folder.log.read_bytes() + b'{"half')
+    before = folder.log.read_bytes()
+    with RunLog(folder):
+        pass
+    assert folder.log.read_bytes() == before

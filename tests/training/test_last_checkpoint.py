@@ -1,6 +1,5 @@
 """A last.pt of which anything is missing or of another kind is refused whole, and named."""
 
-import os
 import re
 import shutil
 import signal
@@ -28,7 +27,7 @@ def stopped(tmp_path_factory) -> Path:
     def batches(epoch: int, start: int = 0):
         for number, batch in enumerate(batches_of(epoch, start)):
             if (epoch, number) == (1, 2):
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             yield batch
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped), stops_raised():

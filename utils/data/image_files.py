@@ -65,6 +65,9 @@ def decode_image(path: str, picture: Callable[[Image.Image], Image.Image]) -> np
     check_regular(path, "image", "an image file")
     try:
         with Image.open(path) as image:
+            if image.format == "PNG":  # whose decoder does not look at the checksums
+                with Image.open(path) as again:
+                    again.verify()
             return np.array(picture(image)).transpose(2, 0, 1)
     except _ColourError as error:
         raise ValueError(f"image {path!r} {error}") from None

@@ -7,6 +7,7 @@ from models.registry import ARCHITECTURES
 from utils.data.image_stream import default_workers
 from utils.data.images import NORMALIZATIONS
 from utils.data.load import DATASETS, default_normalization
+from utils.options.devices import check_spelling
 from utils.runs.options import option
 
 # Why official flags that adjust a checkpoint have nothing to do here.
@@ -25,6 +26,8 @@ class DeviceOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"--seed is {self.seed}: expected at least 0, less than 2**63")
+        if self.device != "auto":
+            check_spelling(self.device)
         if self.gpu is not None and not self.gpu.isdecimal():
             expected = "the number of one GPU"
             if all(number.isdecimal() for number in self.gpu.split(",")):

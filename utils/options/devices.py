@@ -34,6 +34,20 @@ def open_device(device: str, gpu: str | None) -> torch.device:
     return found
 
 
+def check_spelling(device: str) -> None:
+    """Refuse a device of a kind that torch does not know; whether it is there is not looked at.
+
+    Raises:
+        ValueError: so it is.
+    """
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"--device is {device!r}: expected auto, cpu, or a GPU of this machine"
+        ) from None
+
+
 def _own_device(device: str, gpu: str | None) -> torch.device:
     """Return the device of this process, one of several: a GPU of its own, or the CPU.
 

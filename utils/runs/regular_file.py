@@ -62,7 +62,9 @@ def read_text(path: str | os.PathLike, what: str, expected: str, *, most_bytes: 
     """
     size = check_regular(path, what, expected)
     if size > most_bytes:
-        raise ValueError(f"{what} {path} has {size} bytes: expected {expected}, of {most_bytes}")
+        raise ValueError(
+            f"{what} {path} has {size} bytes: expected {expected}, of at most {most_bytes}"
+        )
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
