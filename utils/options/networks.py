@@ -66,7 +66,7 @@ def load_network(path: str | Path, spec: str | None = None) -> Network:
         ValueError: the file cannot be loaded, is of another network, or does not fit; or it is a
             dense checkpoint and `spec` is None.
     """
-    content = load_file(path)
+    content = load_file(path, 0 if spec is None else _weight_bytes(spec))
     pruned = is_pruned(content)
     if pruned:
         said = spec_of(content, path)
@@ -85,6 +85,11 @@ def load_network(path: str | Path, spec: str | None = None) -> Network:
         fill_model(dense.model, {own_keys[key]: value for key, value in state.items()}, path)
         network = dense
     return replace(network, checkpoint=Path(path))
+
+
+def _weight_bytes(spec: str) -> int:
+    """Return the bytes of a network's weights and buffers."""
+    return sum(tensor.nbytes for tensor in outline(spec).model.state_dict().values())
 
 
 def _num_classes(state: Mapping[str, Tensor]) -> int | None:
