@@ -1,14 +1,16 @@
 """A conv's own activation lies behind its norms and activations, before anything is mixed in."""
 
-import pytest
 import torch
 from torch import nn
 
-from utils.graph.activation_sites import activation_sites
+from utils.graph.activation_sites import SiteValues, activation_sites
+from utils.graph.channel_graph import trace_channels
+
+IMAGE = torch.zeros(1, 3, 8, 8)
 
 
 class Branching(nn.Module):
-    """A conv read twice, a conv called twice, and one behind a functional ReLU."""
+    """A conv read twice, a conv called twice, a ReLU used twice, and one behind a function."""
 
     def __init__(self):
         super().__init__()
@@ -16,29 +18,38 @@ class Branching(nn.Module):
         self.norm = nn.BatchNorm2d(4)
         self.relu = nn.ReLU()
         self.twice = nn.Conv2d(4, 4, 3, padding=1)
-        self.last = nn.Conv2d(4, 4, 1)
+        self.middle, self.last = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
 
     def forward(self, images):
         maps = self.relu(self.norm(self.first(images)))
         maps = self.twice(self.twice(maps)) + maps
-        return torch.relu(self.last(maps))
+        return torch.relu(self.last(self.relu(self.middle(maps))))
+
+
+def modules_of(model):
+    sites = activation_sites(trace_channels(model, IMAGE))
+    return {layer: site.module for layer, site in sites.items()}
 
 
 def test_a_chain_is_followed_up_to_the_pooling():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(inplace=True), nn.MaxPool2d(2), nn.ReLU()
     )
-    assert activation_sites(model) == {"0": "2"}
+    assert modules_of(model) == {"0": "2"}
 
 
-def test_branches_end_the_way_and_convs_that_run_twice_have_no_one_map():
-    assert activation_sites(Branching()) == {"first": "relu", "last": "last"}
+def test_a_module_used_twice_and_a_function_have_sites_without_a_module():
+    assert modules_of(Branching()) == {"first": "", "middle": "", "last": ""}
 
 
-def test_what_cannot_be_traced_is_an_error():
-    class Dynamic(nn.Module):
-        def forward(self, images):
-            return images if images.sum() > 0 else -images
-
-    with pytest.raises(ValueError, match="torch.fx cannot trace Dynamic"):
-        activation_sites(Dynamic())
+def test_the_values_of_sites_are_what_the_network_computes():
+    model = Branching().eval()
+    sites = activation_sites(trace_channels(model, IMAGE))
+    images, found = torch.randn(2, 3, 8, 8), {}
+    with torch.no_grad(), SiteValues([s.number for s in sites.values()], found.__setitem__):
+        out = model(images)
+    first = torch.relu(model.norm(model.first(images)))
+    assert torch.equal(found[sites["last"].number], out)
+    assert torch.equal(found[sites["first"].number], first)
+    maps = model.twice(model.twice(first)) + first
+    assert torch.equal(found[sites["middle"].number], torch.relu(model.middle(maps)))

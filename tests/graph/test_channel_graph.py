@@ -7,15 +7,24 @@ import torch.nn as nn
 from models.registry import build_model, example_images
 from tests.networks import Chain, Concat, Gate, Residual
 from utils.graph.channel_graph import trace_channels
+from utils.removal.surgery import remove_filters
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 
 
 class Branching(nn.Module):
-    """Reads a value in Python: torch.fx cannot trace it."""
+    """Reads a value in Python, and a size, and takes an argument that may be missing."""
 
-    def forward(self, x):
-        return x if x.sum() > 0 else -x
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x, scale=None):
+        x = self.conv(x)
+        if scale is not None or x.shape[1] != 4:
+            x = x * scale
+        x = x if x.sum() > 0 else -x
+        return {"logits": self.head(x.mean((2, 3)))}
 
 
 class Correlation(nn.Module):
@@ -23,10 +32,10 @@ class Correlation(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1)
+        self.first, self.conv = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 4, 1)
 
     def forward(self, x):
-        flat = self.conv(x).flatten(2)
+        flat = self.conv(self.first(x)).flatten(2)
         return torch.bmm(flat, flat.transpose(1, 2)).flatten(1)
 
 
@@ -62,8 +71,8 @@ def test_only_the_classifier_is_protected(arch, classifier):
 def test_a_sum_is_zero_only_where_every_operand_is():
     graph = trace_channels(Chain([Residual]), IMAGE)
     masks = {"stem": only(8, 0, 1, 2), "steps.0.conv2": only(8, 2, 3)}
-    alive = graph.alive(masks)[outputs(graph, "add")]
-    names = graph.alive(masks)[outputs(graph, "steps_0_norm2")]
+    alive = graph.alive(masks)[outputs(graph, "add in steps.0")]
+    names = graph.alive(masks)[outputs(graph, "batchnorm in steps.0.norm2")]
     assert int(alive.sum()) == 4
     assert names.nonzero().flatten().tolist() == [2, 3]
 
@@ -72,8 +81,12 @@ def test_a_product_is_zero_where_either_factor_is():
     graph = trace_channels(Chain([Gate]), IMAGE)
     masks = {"stem": only(8, 0, 1, 2)}
     kept = graph.kept(masks)
-    assert graph.alive(masks)[outputs(graph, "sigmoid")].all()  # sigmoid(0) is one half
-    assert kept[outputs(graph, "steps_0_excite")].nonzero().flatten().tolist() == [0, 1, 2]
+    assert graph.alive(masks)[outputs(graph, "sigmoid in steps.0")].all()  # sigmoid(0) is one half
+    assert kept[outputs(graph, "conv2d in steps.0.excite")].nonzero().flatten().tolist() == [
+        0,
+        1,
+        2,
+    ]
 
 
 def test_concatenated_channels_keep_their_own_filters():
@@ -91,16 +104,33 @@ def test_tracing_leaves_the_model_as_it_was(training):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_a_model_that_cannot_be_traced_is_named():
-    with pytest.raises(ValueError, match="torch.fx cannot trace Branching: symbolically traced"):
-        trace_channels(Branching(), IMAGE)
+def test_control_flow_and_missing_arguments_run_as_ever():
+    graph = trace_channels(Branching(), IMAGE)
+    assert graph.filters() == {"conv": 4, "head": 2} and graph.protected() == {"head"}
 
 
-def test_an_operation_that_cannot_be_followed_is_named():
-    sentence = r"node 'bmm' \(call_function bmm\): the channel graph cannot follow this operation$"
+def test_several_inputs_are_taken_as_a_tuple_or_by_name():
+    images = (IMAGE, torch.ones(1, 4, 8, 8))
+    named = {"x": images[0], "scale": images[1]}
+    assert trace_channels(Branching(), images).filters() == {"conv": 4, "head": 2}
+    assert trace_channels(Branching(), named).filters() == {"conv": 4, "head": 2}
+
+
+def test_a_model_that_does_not_run_is_named_with_the_module():
+    sentence = r"Chain does not run on the example in module 'stem' \(Conv2d\): .*channels"
     with pytest.raises(ValueError, match=sentence) as error:
-        trace_channels(Correlation(), IMAGE)
+        trace_channels(Chain([Residual]), torch.zeros(1, 4, 8, 8))
     assert "\n" not in str(error.value)
+
+
+def test_what_an_unknown_operation_reads_stays_and_the_rest_may_go():
+    graph = trace_channels(Correlation(), IMAGE)
+    assert graph.protected() == {"conv"}
+    kept = graph.kept_positions(graph.kept({"first": only(5, 1), "conv": only(4, 0, 2)}))
+    assert kept["first"][0].tolist() == [1]
+    model = Correlation().double()
+    removed = remove_filters(model, graph, {"first": only(5, 1), "conv": only(4, 0, 2)})
+    assert removed(IMAGE.double()).shape == (1, 16)
 
 
 @pytest.mark.parametrize(

@@ -119,12 +119,11 @@ def test_a_shuffle_is_followed_position_by_position():
 def test_a_layer_that_is_called_twice_is_one_layer():
     groups = groups_of([Shared], across_sums=False)
     assert groups["steps.0.conv",].channels == one_by_one("steps.0.conv", 8)
-    assert groups["steps.0.conv",].read_whole_by == ("steps_0_norm", "steps_0_norm_1")
 
 
 def test_what_a_softmax_reads_is_read_whole():
     groups = groups_of([Attention], across_sums=False)
-    assert groups["steps.0.conv",].read_whole_by == ("softmax",)
+    assert groups["steps.0.conv",].read_whole_by == ("softmax in steps.0",)
 
 
 def test_a_gate_that_is_spread_over_all_channels_ties_none_of_them():
@@ -156,7 +155,7 @@ def test_a_layer_norm_ties_all_channels_it_reads():
     groups = groups_of([ChannelsLast], across_sums=False)
     tied = groups["stem", "steps.0.depthwise"]
     assert len(tied.channels) == 1 and len(tied.channels[0]) == 16
-    assert tied.read_whole_by == ("steps_0_norm",)
+    assert tied.read_whole_by == ("layernorm in steps.0.norm",)
 
 
 def test_a_zero_padded_stream_is_three_groups():
@@ -195,6 +194,6 @@ def test_groups_are_described_in_a_line_each():
     lines = describe(groups_of([Attention], across_sums=False).values()).splitlines()
     assert lines == [
         "stem: 8 channels",
-        "steps.0.conv: 8 channels; read whole by softmax",
+        "steps.0.conv: 8 channels; read whole by softmax in steps.0",
         "head: 5 channels; protected: reaches the output",
     ]

@@ -1,16 +1,17 @@
 """Removal: shapes, costs and what becomes of the smaller network."""
 
 import copy
+import threading
 
 import pytest
 import torch
-import torch.fx as fx
+import torch.nn as nn
 
 from models.registry import build_model, example_images
 from tests.networks import Chain, Residual, random_masks
 from utils.graph.channel_graph import trace_channels
 from utils.metrics.cost import physical_cost
-from utils.removal.gather import ChannelGather, ScatterAdd
+from utils.removal.aligned import is_aligned
 from utils.removal.masks import ChannelMasks
 from utils.removal.surgery import remove_filters
 
@@ -47,12 +48,14 @@ def test_a_chain_without_sums_keeps_its_class():
     assert type(removed) is type(model)
 
 
-def test_convs_that_feed_a_sum_are_scattered_into_it():
+def test_layers_that_feed_a_sum_write_into_it_at_their_places():
     removed = removed_from(Chain([Residual]), {"steps.0.conv2": mask(1, 0, 0, 0, 0, 0, 0, 1)})
-    gathers = [m for m in removed.modules() if isinstance(m, ChannelGather)]
-    assert isinstance(removed, fx.GraphModule)
-    assert [str(m) for m in gathers] == ["ScatterAdd(8 channels along dim 1, 6 of them zero)"]
-    assert removed.get_submodule("steps.0.norm2").num_features == 2
+    aligned = {name: m for name, m in removed.named_modules() if is_aligned(m)}
+    assert type(removed) is Chain and list(aligned) == ["steps.0.norm2"]
+    norm = aligned["steps.0.norm2"]
+    assert isinstance(norm, nn.BatchNorm2d) and norm.num_features == 2
+    assert str(norm).endswith("places 2 among 8)")
+    assert norm(torch.randn(2, 2, 4, 4))[:, 1:7].abs().sum() == 0
 
 
 @pytest.fixture(scope="module")
@@ -109,21 +112,49 @@ def test_an_empty_mask_is_refused():
         removed_from(Chain([Residual]), {"stem": mask(*[0] * 8)})
 
 
-@pytest.mark.parametrize("index", [(2, 0), (-1, 0, -1, 1, 2), (0, 1, 2), (0, 1), (-1, 2), (1, 1)])
-def test_gather_picks_and_fills_like_a_loop(index):
-    source = torch.randn(2, 3, 4, 4)
-    channels = [torch.zeros(2, 4, 4) if i < 0 else source[:, i] for i in index]
-    assert torch.equal(ChannelGather(index, dim=1)(source), torch.stack(channels, 1))
+def test_zeros_stay_in_plain_layers_where_asked():
+    model = Chain([Residual])
+    masks = {"steps.0.conv2": mask(1, 0, 0, 0, 0, 0, 0, 1)}
+    graph = trace_channels(model, IMAGE)
+    plain = remove_filters(model, graph, masks, align="zeros")
+    assert not any(is_aligned(module) for module in plain.modules())
+    assert plain.get_submodule("steps.0.conv2").out_channels == 8
+    compact, images = remove_filters(model, graph, masks), torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(plain.eval()(images), compact.eval()(images))
 
 
-def test_scatter_add_adds_what_gather_makes():
-    stream, source = torch.randn(2, 4, 3), torch.randn(2, 2, 3)
-    for index in ((-1, 1, -1, 0), (0, 1, 1, 0)):
-        expected = stream + ChannelGather(index, dim=1)(source)
-        assert torch.equal(ScatterAdd(index, dim=1)(stream, source), expected)
+def test_an_unknown_way_to_align_is_named():
+    model = Chain([Residual])
+    with pytest.raises(ValueError, match="align is 'gather': expected one of compact, zeros"):
+        remove_filters(model, trace_channels(model, IMAGE), {}, align="gather")
 
 
-def test_gather_joins_several_sources():
-    left, right = torch.randn(2, 2, 3), torch.randn(2, 1, 3)
-    gathered = ChannelGather((2, -1, 0), dim=1)(left, right)
-    assert torch.equal(gathered, torch.stack([right[:, 0], torch.zeros(2, 3), left[:, 0]], 1))
+class Lying(nn.Module):
+    """Adds what the trace cannot see: a number that depends on its weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.conv(x).mean((2, 3))) + len(self.conv.weight)
+
+
+def test_a_difference_is_an_error_that_names_the_module_and_changes_nothing():
+    model = Lying()
+    before, graph = copy.deepcopy(model.state_dict()), trace_channels(model, IMAGE)
+    masks = {"conv": torch.arange(4) > 1}
+    try:
+        slim = remove_filters(model, graph, masks)
+    except ValueError as error:
+        assert "differs from the masked one by" in str(error)
+    else:  # or what it counts stays whole
+        assert slim.conv.out_channels == 4
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_cannot_be_copied_is_an_error():
+    model = Chain([Residual])
+    model.lock = threading.Lock()
+    with pytest.raises(ValueError, match="Chain cannot be copied: cannot pickle '_thread.lock'"):
+        remove_filters(model, trace_channels(model, IMAGE), {})

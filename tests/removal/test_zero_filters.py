@@ -294,7 +294,7 @@ def test_a_sum_over_places_depends_on_their_number():
             return self.second(self.first(x).sum((2, 3), keepdim=True)).mean((2, 3))
 
     (staying,) = removed_from(Summed(kernel_size=1)).stays
-    assert staying.reason == "sum_1 makes it depend on the size of the images"
+    assert staying.reason == "sum makes it depend on the size of the images"
 
 
 def test_a_zero_class_stays():

@@ -1,44 +1,104 @@
-"""Where a conv's own feature map is: the last module of norms and activations behind it."""
+"""Where a conv's own feature map is: behind its norms and activations, as a value of the graph."""
 
-import torch.fx as fx
-import torch.nn as nn
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
-from utils.graph.tracing import trace
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-_ELEMENTWISE = (
-    "torch.nn.modules.batchnorm",
-    "torch.nn.modules.activation",
-    "torch.nn.modules.instancenorm",
-)
+from utils.graph.channel_graph import ChannelGraph
+from utils.graph.operations import COPIES, ELEMENTWISE, FACTS, SIZES, operation_name
+from utils.graph.relations import Filters, Norm
+from utils.graph.tracing import Operation, Run
+from utils.graph.values import tensors_in
 
 
-def activation_sites(model: nn.Module) -> dict[str, str]:
-    """Return {conv: module whose output is the conv's own activation}, in the order they run.
+@dataclass(frozen=True)
+class ActivationSite:
+    """A conv's own activation: what the function of this `number` gives in eval mode.
 
-    From the conv on, norms and activations are followed as long as nothing else reads what comes
-    before them: a pooling, a sum, or a cat ends the way. A conv that runs twice is left out: it has
-    no one feature map.
-
-    Raises:
-        ValueError: if torch.fx cannot trace the model.
+    `module` is the module whose output it is, "" where the network's own code computes it.
+    `SiteValues` captures it either way, also where a module is called several times.
     """
-    traced = trace(model)
-    modules = dict(traced.named_modules())
-    calls = [node for node in traced.graph.nodes if node.op == "call_module"]
-    sites: dict[str, str] = {}
-    for node in calls:
-        if isinstance(modules[node.target], nn.Conv2d):
-            sites[node.target] = "" if node.target in sites else _last_of(node, modules)
-    return {conv: site for conv, site in sites.items() if site}
+
+    conv: str
+    number: int
+    module: str
 
 
-def _last_of(node: fx.Node, modules: dict[str, nn.Module]) -> str:
-    while len(node.users) == 1:
-        (reader,) = node.users
-        if (
-            reader.op != "call_module"
-            or type(modules[reader.target]).__module__ not in _ELEMENTWISE
-        ):
-            break
-        node = reader
-    return str(node.target)
+def activation_sites(graph: ChannelGraph) -> dict[str, ActivationSite]:
+    """Return {conv or linear: its own activation}, in the order they run.
+
+    From the layer on, norms and activations, be they modules or functions, are followed as long as
+    nothing else reads what comes before them: a pooling, a sum, or a cat ends the way. A layer that
+    runs twice is left out: it has no one feature map.
+    """
+    run = graph.runs[0]
+    readers = _readers(run)
+    sites: dict[str, ActivationSite | None] = {}
+    for at, operation in enumerate(run.operations):
+        for relation in run.relations[slice(*operation.made)]:
+            if isinstance(relation, Filters):
+                twice = relation.module in sites
+                last = _last_of(run, at, readers)
+                sites[relation.module] = None if twice else _site(run, relation.module, last)
+    return {layer: site for layer, site in sites.items() if site is not None}
+
+
+def _readers(run: Run) -> dict[int, list[int]]:
+    """Return {id of a value: the operations that read it}."""
+    readers: dict[int, list[int]] = {}
+    for at, operation in enumerate(run.operations):
+        for value in operation.reads:
+            readers.setdefault(id(value), []).append(at)
+    return readers
+
+
+def _last_of(run: Run, at: int, readers: dict[int, list[int]]) -> int:
+    while True:
+        (value,) = run.operations[at].gives
+        reading = readers.get(id(value), [])
+        if len(reading) != 1 or not _is_own(run, run.operations[reading[0]]):
+            return at
+        at = reading[0]
+
+
+def _is_own(run: Run, operation: Operation) -> bool:
+    """True for a norm or an activation of one value."""
+    made = run.relations[slice(*operation.made)]
+    if len([value for value in operation.reads if value.live]) != 1 or len(operation.gives) != 1:
+        return False
+    if any(isinstance(relation, Norm) for relation in made) or "norm" in operation.name:
+        return True
+    return operation.name in (ELEMENTWISE | COPIES | {"prelu"})
+
+
+def _site(run: Run, layer: str, at: int) -> ActivationSite:
+    operation = run.operations[at]
+    (value,) = operation.gives
+    owners = [c.path for c in run.calls if c.gives is value and c.start <= at < c.stop]
+    calls = [c.path for c in run.calls]
+    module = owners[-1] if owners and calls.count(owners[-1]) == 1 else ""
+    return ActivationSite(layer, operation.number, module)
+
+
+class SiteValues(TorchFunctionMode):
+    """Tells what the functions of these numbers give, in a forward pass within it in eval mode."""
+
+    def __init__(self, numbers: Collection[int], tell: Callable[[int, Tensor], None]):
+        super().__init__()
+        self._numbers, self._tell, self._at = frozenset(numbers), tell, -1
+
+    def __enter__(self):
+        self._at = -1
+        return super().__enter__()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = operation_name(func)
+        if name in FACTS or name in SIZES and not isinstance(out, Tensor):
+            return out
+        self._at += 1
+        if self._at in self._numbers:
+            self._tell(self._at, next(tensors_in(out)))
+        return out

@@ -1,122 +1,178 @@
 """The channel graph of a network: which channels there are, and which depend on which filters.
 
-One mechanism for all architectures: trace the network with torch.fx and run the trace on channel
-labels (`channel_labels`). The result answers, for any set of filter masks, which channels are then
-zero and which are still needed.
+One mechanism for all architectures: run the network on an example, and on channel labels beside it.
+The result answers, for any set of filter masks, which channels are then zero, which are still
+needed, and which places a smaller network must have.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.fx as fx
 import torch.nn as nn
 from torch import Tensor
 
-from utils.graph.labels import LabelRun
-from utils.graph.relations import CONSTANT, Filters, Norm, Relation
-from utils.graph.tracing import trace
-from utils.runs.borrowed_state import evaluating
+from utils.graph.alignment import Alignment, alignments
+from utils.graph.filters import filters_first
+from utils.graph.inputs import called, repeated
+from utils.graph.parameters import ParameterLabels
+from utils.graph.presence import spread
+from utils.graph.relations import (
+    FIRST_CHANNEL,
+    Decided,
+    Filters,
+    Norm,
+    Relation,
+    Whole,
+)
+from utils.graph.tracing import LabelRun, Run, left_alone, watching_modules
+from utils.runs.borrowed_state import evaluating, training
+
+Masks = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelGraph:
-    """A network's trace, the labels of every value in it, and the relations between labels.
+    """What a network did on an example, and the relations between its channels.
 
     It holds no weights: a graph traced once serves every network of the same shape.
+
+    Attributes:
+        runs: the operations of eval mode, and those of train mode where they differ.
+        parameters: {name: labels of its positions along each dimension} of what was read.
+        masked: {name: dimensions along which filters' masks zero it}.
+        alignable: {layer: how it may pick from its input and write into a wider output}.
+        example: the inputs that the network was traced on, of one image.
     """
 
-    graph: fx.Graph
-    labels: Mapping[fx.Node, Any]  # a label tensor of the value's shape, or a plain value
+    runs: tuple[Run, ...]
     relations: tuple[Relation, ...]
     num_labels: int
+    parameters: Mapping[str, tuple[Tensor, ...]]
+    masked: Mapping[str, tuple[int, ...]]
+    alignable: Mapping[str, Alignment]
+    example: Any
 
     def filters(self) -> dict[str, int]:
         """Return the number of filters of every conv and linear, in the order they run."""
-        return {r.module: len(r.outputs) for r in self.relations if isinstance(r, Filters)}
+        return {r.module: len(r.outputs) for r in self._layers() if r.maskable}
 
     def widths(self) -> dict[str, int]:
         """Return the number of channels that a mask of each conv, linear and norm has."""
-        return {r.module: len(r.outputs) for r in self.relations if isinstance(r, Filters | Norm)}
+        norms = {r.module: len(r.outputs) for r in self.relations if isinstance(r, Norm)}
+        return {**self.filters(), **norms}
 
-    def alive(self, masks: Mapping[str, Tensor]) -> Tensor:
+    def weight(self, model: nn.Module, layer: str) -> Tensor:
+        """Return the weight [filters, ...] of a layer, or what of its parameters the masks zero."""
+        module = dict(model.named_modules()).get(layer)
+        rows = next(r.rows[0] for r in self._layers() if r.module == layer)
+        weight = getattr(module, "weight", None)
+        dim = int(getattr(module, "transposed", False))
+        if isinstance(weight, Tensor) and weight.dim() > dim and weight.size(dim) == len(rows):
+            return filters_first(module)
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        for name, dims in self.masked.items():
+            for dim in dims:
+                if len(self.parameters[name][dim]) == len(rows) and name.startswith(layer):
+                    return tensors[name].detach().movedim(dim, 0)
+        raise ValueError(f"layer {layer!r}: expected a parameter with {len(rows)} filters")
+
+    def alive(self, masks: Masks, *, unmasked: Tensor | None = None) -> Tensor:
         """Return bool [num_labels]: may the channel be non-zero once the masks are applied?
 
         `masks` maps module names to bool [filters], True is kept; modules left out are whole. A
-        norm needs a mask only where it zeroes other channels than those it reads as zero.
+        norm needs a mask only where it zeroes other channels than those it reads as zero. What
+        parameters the network's own code adds to channels is masked with them, but for positions
+        with the labels `unmasked` [K].
 
         Raises:
             ValueError: if a mask names no conv or linear, or has another length.
         """
         self._check(masks)
         alive = torch.zeros(self.num_labels, dtype=torch.bool)
-        alive[CONSTANT] = True
-        for relation in self.relations:
-            relation.spread_alive(alive, masks)
+        alive[1:FIRST_CHANNEL] = True
+        if unmasked is not None:
+            alive[unmasked] = True
+        before = -1
+        while before != int(alive.sum()):  # a parameter that is read twice stays for either
+            before = int(alive.sum())
+            for relation in self.relations:
+                relation.spread_alive(alive, masks)
         return alive
 
     def needed(self, alive: Tensor) -> Tensor:
         """Return bool [num_labels]: does the network's output depend on the channel?"""
         needed = torch.zeros_like(alive)
-        for relation in reversed(self.relations):
-            relation.spread_needed(needed, alive)
+        before = -1
+        while before != int(needed.sum()):
+            before = int(needed.sum())
+            for relation in reversed(self.relations):
+                relation.spread_needed(needed, alive)
         return needed
 
-    def kept(self, masks: Mapping[str, Tensor]) -> Tensor:
-        """Return bool [num_labels]: the channels that a smaller network must still compute.
+    def kept(
+        self, masks: Masks, *, plain: Iterable[str] = (), unmasked: Tensor | None = None
+    ) -> Tensor:
+        """Return bool [num_labels]: the places that a smaller network must have.
 
-        Those are the alive and needed ones, and what cannot be dropped without them: whole blocks
-        of a grouped conv or group norm, a shared module's filters if any of its calls needs them,
-        and one zero channel of an operation that has none left.
+        Those of alive and needed channels, and what cannot go without them: whole blocks of a
+        grouped conv or group norm, places beside others in a sum, one zero of what has none left.
+        Layers in `plain` are not aligned.
         """
-        alive = self.alive(masks)
-        keep = alive & self.needed(alive)
-        keep[CONSTANT] = True
-        for relation in self.relations:
-            relation.complete(keep)
-            for labels in relation.never_empty():  # no tensor without channels: one zero stays
-                if not keep[labels].any():
-                    keep[labels[0]] = True
-        for relation in self.relations:
-            relation.complete(keep)
-        for outputs in self._outputs_by_module().values():
-            keep[outputs] = keep[outputs].any(0)
-        return keep
+        alive = self.alive(masks, unmasked=unmasked)
+        return self.respread(alive & self.needed(alive), (), plain=plain)
+
+    def respread(
+        self, keep: Tensor, whole: Iterable[Tensor], *, plain: Iterable[str] = ()
+    ) -> Tensor:
+        """Return places as `kept` does, if those in `keep` and all labels in `whole` stay."""
+        keep = keep.clone()
+        for labels in whole:
+            keep[labels] = True
+        return spread(self.relations, keep, frozenset(self.alignable) - frozenset(plain))
 
     def kept_positions(self, keep: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return {module: (output positions, input positions)} of the parameters that `keep` needs.
-
-        A module called twice reads what either call needs.
-        """
+        """Return {module: (output positions, input positions)} of what its parameters keep."""
         kept: dict[str, tuple[Tensor, Tensor]] = {}
         for relation in self.relations:
             if isinstance(relation, Filters | Norm):
-                inputs = relation.reads(keep)
-                if relation.module in kept:
-                    inputs = inputs | kept[relation.module][1]
-                kept[relation.module] = keep[relation.outputs], inputs
-        return {m: (o.nonzero().flatten(), i.nonzero().flatten()) for m, (o, i) in kept.items()}
+                outputs = keep[relation.rows[0]]
+                inputs = outputs
+                if isinstance(relation, Filters):
+                    inputs = keep[relation.columns]
+                    if relation.groups > 1 or not len(relation.columns):
+                        blocks = outputs.reshape(relation.groups, -1).any(1, keepdim=True)
+                        width = len(relation.inputs) // relation.groups
+                        inputs = blocks.expand(-1, width).flatten()
+                kept[relation.module] = outputs.nonzero().flatten(), inputs.nonzero().flatten()
+        return kept
+
+    def sizes(self, keep: Tensor) -> dict[str, tuple[Tensor, ...]]:
+        """Return {parameter: kept positions along each dimension} of those that get smaller."""
+        found = {}
+        for name, vectors in self.parameters.items():
+            flags = [keep[vector] | (len(vector) == 1) for vector in vectors]
+            if not all(bool(flag.all()) for flag in flags):
+                found[name] = tuple(flag.nonzero().flatten() for flag in flags)
+        return found
 
     def protected(self) -> set[str]:
-        """Return the convs and linears whose filters reach the output: the classifier."""
+        """Return the layers whose filters are not pruned: they reach the output, or a barrier."""
         needed = torch.zeros(self.num_labels, dtype=torch.bool)
         everything = torch.ones(self.num_labels, dtype=torch.bool)
         for relation in reversed(self.relations):
-            if not isinstance(relation, Filters):
+            if isinstance(relation, Whole) and relation.barrier:
+                needed[relation.inputs] = True
+            elif not isinstance(relation, Filters | Decided):
                 relation.spread_needed(needed, everything)
-        filters = [r for r in self.relations if isinstance(r, Filters)]
-        return {r.module for r in filters if needed[r.outputs].any()}
+        return {r.module for r in self._layers() if needed[r.outputs].any()}
 
-    def _outputs_by_module(self) -> dict[str, Tensor]:
-        """Return {module: labels [calls, C]} of modules that own parameters."""
-        rows: dict[str, list[Tensor]] = {}
-        for relation in self.relations:
-            if isinstance(relation, Filters | Norm):
-                rows.setdefault(relation.module, []).append(relation.outputs)
-        return {module: torch.stack(outputs) for module, outputs in rows.items()}
+    def _layers(self) -> list[Filters]:
+        return [r for r in self.relations if isinstance(r, Filters)]
 
-    def _check(self, masks: Mapping[str, Tensor]) -> None:
+    def _check(self, masks: Masks) -> None:
         widths = self.widths()
         for module, mask in masks.items():
             if module not in widths:
@@ -128,19 +184,62 @@ class ChannelGraph:
                 )
 
 
-def trace_channels(model: nn.Module, example: Tensor) -> ChannelGraph:
-    """Trace a network and label its channels; the model is left as it was.
+@torch.no_grad()
+def trace_channels(model: nn.Module, example: Any) -> ChannelGraph:
+    """Run a network on an example and label its channels; the model is left as it was.
 
-    `example` is one input of the network, [N, C, H, W]; its values do not matter.
+    `example` is one input of the network, [N, C, H, W], or a tuple of inputs, or a dict of them by
+    name; only the first image is used.
 
     Raises:
-        ValueError: if torch.fx cannot trace the model, or an operation cannot be followed; the
-            message names the node, its operation and the module it stands in.
+        ValueError: if the network cannot be run on the example; the message names the module whose
+            code raises, and why.
     """
-    with evaluating(model), torch.no_grad():
-        traced = trace(model)
-        run = LabelRun(traced)
-        parameter = next(model.parameters(), example)
-        image = example[:1].to(parameter.device, parameter.dtype)
-        run.run(image.repeat(2, *[1] * (image.dim() - 1)))  # two: a batch is not a channel
-    return ChannelGraph(traced.graph, run.labels, tuple(run.relations), run.num_labels)
+    with torch.device("cpu") if torch.get_default_device().type == "meta" else nullcontext():
+        return _traced(model, example)
+
+
+def _traced(model: nn.Module, example: Any) -> ChannelGraph:
+    labels = ParameterLabels(model)
+    first = _run(model, labels, example, train=False)
+    runs = [first]
+    try:
+        second = _run(model, labels, example, train=True)
+        if [o.name for o in second.operations] != [o.name for o in first.operations]:
+            runs.append(second)
+    except ValueError:
+        pass  # a network may train on what the example does not hold
+    relations = tuple(relation for run in runs for relation in run.relations)
+    return ChannelGraph(
+        tuple(runs),
+        relations,
+        labels.num_labels,
+        labels.labels,
+        {name: tuple(sorted(dims)) for name, dims in labels.masked.items()},
+        alignments(runs),
+        repeated(example, 1),
+    )
+
+
+def _run(model: nn.Module, labels: ParameterLabels, example: Any, *, train: bool) -> Run:
+    mode = training if train else evaluating
+    with left_alone(model), mode(model):
+        inputs = repeated(example, 2, next(model.parameters(), None))  # a batch is no channel
+        run = LabelRun(labels, training=train)
+        run.source(inputs)
+        try:
+            with watching_modules(run), run:
+                outputs = called(model, inputs)
+        except Exception as error:
+            raise ValueError(_sentence(model, run, error)) from error
+        run.output(outputs)
+    return run.run
+
+
+def _sentence(model: nn.Module, run: LabelRun, error: Exception) -> str:
+    """Say in one sentence what the network's own code raised, and in which module."""
+    lines = str(error).strip().splitlines()
+    reason = lines[0][:200] if lines else repr(error)
+    path = run.stack[-1]
+    where = f" in module {path!r} ({type(run.parameters.modules[path]).__name__})" if path else ""
+    return f"{type(model).__name__} does not run on the example{where}: {reason}"

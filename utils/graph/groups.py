@@ -88,7 +88,7 @@ def _channels_by_root(graph: ChannelGraph, union: _Union) -> dict[int, list[tupl
     """Return {root: the filters of that channel}; a layer called twice is one layer."""
     first: dict[str, list[int]] = {}
     for relation in graph.relations:
-        if isinstance(relation, Filters):
+        if isinstance(relation, Filters) and relation.maskable:
             outputs = relation.outputs.tolist()
             union.unite(first.setdefault(relation.module, outputs), outputs)
     channels: dict[int, list[tuple[str, int]]] = {}
@@ -116,6 +116,6 @@ def _whole_readers(graph: ChannelGraph, union: _Union) -> dict[int, list[str]]:
     for relation in graph.relations:
         layer_norm = isinstance(relation, Norm) and relation.groups == 1 < len(relation.inputs)
         if isinstance(relation, Whole) or layer_norm:
-            for label in relation.inputs.tolist():
+            for label in relation.inputs.flatten().tolist():
                 readers.setdefault(union.root(label), []).append(relation.node)
     return readers

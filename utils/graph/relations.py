@@ -1,10 +1,11 @@
 """How the channels of one operation depend on the channels it reads.
 
-Two facts travel along these relations. *Alive*, with the data: may this channel be other than zero
-once some filters are masked? *Needed*, against it: does the network's output depend on it? What is
-alive and needed has to be computed; everything else can go.
+Three facts travel along these relations. *Alive*, with the data: may this channel be other than
+zero once some filters are masked? *Needed*, against it: does the network's output depend on it?
+*Present*, both ways: is there a place for it in the smaller network, be it for a zero?
 
-All facts are bool tensors [num_labels], indexed by label.
+All facts are bool tensors [num_labels], indexed by label, and are only ever raised. Channels of
+activations have labels, and so have the positions of parameters along each of their dimensions.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ZERO, CONSTANT = 0, 1
+ZERO = 0  # a place that is there and always zero (padding)
+CONSTANT = 1  # no channel: a number for all places, or a place nobody can take away
+FIXED = 2  # a constant that has a size of its own where channels lie: its places stay
+FIRST_CHANNEL = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,17 +30,21 @@ class Relation(ABC):
 
     @abstractmethod
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
-        """Set `alive` of the outputs from `alive` of the inputs and the filter masks."""
+        """Raise `alive` of the outputs from `alive` of the inputs and the filter masks."""
+
+    def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
+        """Raise `needed` of the inputs, row by row, that a needed and alive output depends on."""
+        needed[self.inputs[(needed & alive)[self.outputs]]] = True
 
     @abstractmethod
-    def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
-        """Raise `needed` of the inputs that a needed and alive output depends on."""
+    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+        """Raise `present` until what the operation reads and gives fits together.
 
-    def complete(self, keep: Tensor) -> None:  # noqa: B027 (most relations need no completion)
-        """Raise `keep` of outputs that cannot be dropped one by one."""
+        The layers in `loose` may pick from their input, and write into a wider output.
+        """
 
     def never_empty(self) -> list[Tensor]:
-        """Return the sets of labels of which at least one must be kept."""
+        """Return the sets of labels of which at least one must be present."""
         return [self.outputs] if len(self.outputs) else []
 
     def coupled(self) -> tuple[Tensor, Tensor]:
@@ -54,17 +62,24 @@ class Source(Relation):
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
         pass
 
-    def complete(self, keep: Tensor) -> None:
-        keep[self.outputs] = True
+    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+        present[self.outputs] = True
 
 
 @dataclass(frozen=True, eq=False)
 class Filters(Relation):
-    """A conv or linear: each of `groups` blocks of outputs reads one block of the inputs."""
+    """A conv or linear: each of `groups` blocks of outputs reads one block of the inputs.
+
+    `rows` are the labels of the weight's filters, and of its bias; `columns` those of the weight's
+    input positions, of which a grouped layer has none that may go.
+    """
 
     module: str
     inputs: Tensor  # [C_in]
     groups: int
+    rows: Tensor  # [P, C_out]
+    columns: Tensor  # [C_in], or [0]
+    maskable: bool = True  # are its outputs zero where its rows are?
 
     @property
     def depthwise(self) -> bool:
@@ -76,37 +91,50 @@ class Filters(Relation):
         kept = torch.ones_like(self.outputs, dtype=torch.bool) if mask is None else mask
         if self.depthwise:
             read = alive[self.inputs] | (self.inputs == ZERO)  # padding was never masked
-            kept = kept & self._by_group(read).expand(-1, self._width).flatten()
-        alive[self.outputs] = kept
+            kept = (
+                kept & self._by_group(read).expand(-1, len(self.outputs) // self.groups).flatten()
+            )
+        _lift(alive, self.rows, kept)
+        _lift(alive, self.columns, alive[self.inputs[: len(self.columns)]])
+        _lift(alive, self.outputs, alive[self.rows].any(0))
 
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
-        used = (needed & alive)[self._by_group(self.outputs)].any(1)  # [groups]
+        outputs = (needed & alive)[self.outputs]
+        _lift(needed, self.rows, outputs)
+        used = outputs.reshape(self.groups, -1).any(1)  # [groups]
         needed[self._by_group(self.inputs)[used]] = True
+        _lift(needed, self.columns, needed[self.inputs[: len(self.columns)]] & used.any())
 
-    def complete(self, keep: Tensor) -> None:
+    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+        aligned = self.module in loose
+        rows = present[self.rows].any(0)
+        if not aligned:
+            rows = rows | present[self.outputs]
         if self.groups > 1:
-            blocks = self._by_group(self.outputs)
-            keep[blocks[keep[blocks].any(1)]] = True
+            blocks = rows.reshape(self.groups, -1).any(1, keepdim=True)
+            if not aligned:
+                blocks = blocks | self._by_group(present[self.inputs]).any(1, keepdim=True)
+            rows = blocks.expand(-1, len(self.outputs) // self.groups).flatten()
+            read = blocks.expand(-1, len(self.inputs) // self.groups).flatten()
+            _lift(present, self.inputs, read)
+        elif len(self.columns):
+            columns = present[self.columns]
+            if not aligned:
+                columns = columns | present[self.inputs]
+            _lift(present, self.columns, columns)
+            _lift(present, self.inputs, columns)
+        _lift(present, self.rows, rows)
+        _lift(present, self.outputs, rows)
 
     def never_empty(self) -> list[Tensor]:
-        inputs = self.inputs[self.inputs > CONSTANT]
-        return [self.outputs, inputs] if len(inputs) else [self.outputs]
-
-    def reads(self, keep: Tensor) -> Tensor:
-        """Return bool [C_in]: the input positions that the smaller layer reads."""
-        if self.groups == 1:
-            return keep[self.inputs]
-        used = keep[self._by_group(self.outputs)].any(1, keepdim=True)
-        return used.expand(-1, len(self.inputs) // self.groups).flatten()
+        inputs = self.inputs[self.inputs >= FIRST_CHANNEL]
+        sets = [self.outputs, self.rows[0], self.columns, inputs]
+        return [labels for labels in sets if len(labels)]
 
     def coupled(self) -> tuple[Tensor, Tensor]:
         if self.groups == 1:
             return super().coupled()
         return _tied(torch.cat([self._by_group(self.outputs), self._by_group(self.inputs)], 1))
-
-    @property
-    def _width(self) -> int:
-        return len(self.outputs) // self.groups
 
     def _by_group(self, labels: Tensor) -> Tensor:
         return labels.reshape(self.groups, -1)
@@ -117,29 +145,38 @@ class Norm(Relation):
     """A norm with `groups` sets of channels that share statistics (batch norm: one channel each).
 
     A zero channel stays zero, because masking zeroes its scale and shift as well; a mask of the
-    norm's own says otherwise (a shift that is left makes a constant of a zero channel).
+    norm's own says otherwise (a shift that is left makes a constant of a zero channel). `rows` are
+    the labels of its parameters and running statistics.
     """
 
     module: str
     inputs: Tensor  # [C]
     groups: int
+    rows: Tensor  # [P, C]
 
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
         mask = masks.get(self.module)
         read = alive[self.inputs] | (self.inputs == ZERO)  # padding was never masked
-        alive[self.outputs] = read if mask is None else mask
+        _lift(alive, self.rows, read if mask is None else mask)
+        _lift(alive, self.outputs, alive[self.rows].any(0))
 
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
-        used = (needed & alive)[self.outputs.reshape(self.groups, -1)].any(1)
+        outputs = (needed & alive)[self.outputs]
+        _lift(needed, self.rows, outputs)
+        used = outputs.reshape(self.groups, -1).any(1)
         needed[self.inputs.reshape(self.groups, -1)[used]] = True
 
-    def complete(self, keep: Tensor) -> None:
-        blocks = self.outputs.reshape(self.groups, -1)
-        keep[blocks[keep[blocks].any(1)]] = True
+    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+        rows = present[self.rows].any(0)
+        if self.module not in loose:
+            rows = rows | present[self.outputs] | present[self.inputs]
+        blocks = rows.reshape(self.groups, -1).any(1, keepdim=True)
+        rows = blocks.expand(-1, len(rows) // self.groups).flatten()
+        for labels in (self.rows, self.inputs, self.outputs):
+            _lift(present, labels, rows)
 
-    def reads(self, keep: Tensor) -> Tensor:
-        """Return bool [C]: the input positions that the smaller norm reads."""
-        return keep[self.outputs]
+    def never_empty(self) -> list[Tensor]:
+        return [self.outputs, self.rows[0]]
 
     def coupled(self) -> tuple[Tensor, Tensor]:
         blocks = torch.stack([self.outputs, self.inputs]).reshape(2, self.groups, -1)
@@ -150,23 +187,33 @@ class Norm(Relation):
 class Combined(Relation):
     """Elementwise: output i combines the labels in row i of `inputs`.
 
-    It is alive if `any` input is (a sum), if `all` are (a product), or if the `first` is (a
-    quotient).
+    It is alive if `any` input is (a sum), if `all` are (a product), if the `first` is (a quotient),
+    or always (`never` zero: a sigmoid). Where channels are zero, parameters among the operands
+    are masked with them, as a norm's shift is. An operand that does not `span` all channels of the
+    output is broadcast over some.
     """
 
     inputs: Tensor  # [C_out, operands]
     mode: str
+    spans: tuple[bool, ...]
+    parameters: tuple[bool, ...]
 
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
         rows = alive[self.inputs]
-        alive[self.outputs] = {
-            "any": rows.any(1),
-            "all": rows.all(1),
-            "first": rows[:, 0],
-        }[self.mode]
+        if any(self.parameters) and not all(self.parameters):
+            live = rows[:, [not p for p in self.parameters]].any(1)
+            for column in [k for k, flag in enumerate(self.parameters) if flag]:
+                _lift(alive, self.inputs[:, column], live)
+            rows = alive[self.inputs]
+        ways = {"any": rows.any(1), "all": rows.all(1), "first": rows[:, 0]}
+        _lift(alive, self.outputs, ways.get(self.mode, torch.ones_like(rows[:, 0])))
 
-    def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
-        needed[self.inputs[(needed & alive)[self.outputs]]] = True
+    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+        there = present[self.inputs] & (self.inputs != CONSTANT)
+        spanning = [k for k, flag in enumerate(self.spans) if flag]
+        broadcast = (there | (self.inputs == CONSTANT)).all(1)
+        _lift(present, self.outputs, there[:, spanning].any(1) if spanning else broadcast)
+        _lift(present, self.inputs, present[self.outputs][:, None])
 
     def coupled(self) -> tuple[Tensor, Tensor]:
         inputs = torch.stack([_without_spread(x) for x in self.inputs.unbind(1)], 1)
@@ -174,56 +221,85 @@ class Combined(Relation):
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks(Relation):
-    """Pixel shuffle: every output channel is made of a whole row of input channels."""
+class Summed(Relation):
+    """Output i is a sum over row i of `inputs`: a zero in it may go."""
 
-    inputs: Tensor  # [C_out, channels per block]
+    inputs: Tensor  # [C_out, K]
 
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
-        alive[self.outputs] = alive[self.inputs].any(1)
+        _lift(alive, self.outputs, alive[self.inputs].any(1))
 
-    def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
-        needed[self.inputs[(needed & alive)[self.outputs]]] = True
+    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+        _lift(present, self.outputs, present[self.inputs].any(1))
 
-    def reads(self, keep: Tensor) -> Tensor:
-        """Return bool [C_in]: whole blocks of the outputs that stay."""
-        return keep[self.outputs].repeat_interleave(self.inputs.size(1))
+    def never_empty(self) -> list[Tensor]:
+        return [self.outputs, *self.inputs.unbind(0)]
+
+
+class Blocks(Summed):
+    """Every output channel is made of a whole row of input channels (pixel shuffle)."""
+
+    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+        _all_or_none(self.inputs, self.outputs, present)
+
+    def never_empty(self) -> list[Tensor]:
+        return [self.outputs]
 
     def coupled(self) -> tuple[Tensor, Tensor]:
         return _tied(torch.cat([self.outputs[:, None], self.inputs], 1))
 
 
 @dataclass(frozen=True, eq=False)
-class Constants(Relation):
-    """An elementwise function with f(0) != 0: output i reads input i and is never zero."""
+class Whole(Relation):
+    """An operation that must see every channel of a row, zero or not (softmax over channels).
 
-    inputs: Tensor  # [C]
+    A `barrier` is one that nobody knows.
+    """
+
+    inputs: Tensor  # [R, K], one output each
+    barrier: bool = False
 
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
         alive[self.outputs] = True
 
-    def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
-        needed[self.inputs[needed[self.outputs]]] = True
+    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+        _all_or_none(self.inputs, self.outputs, present)
 
-    def coupled(self) -> tuple[Tensor, Tensor]:
-        return _tied(torch.stack([self.outputs, self.inputs], 1))
+
+class Stays(Source):
+    """Positions of parameters that the network's code needs where they are."""
+
+    def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
+        pass
+
+
+class Unmasked(Source):
+    """Positions of parameters that are never masked, since zero there is not zero behind."""
+
+    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+        pass
+
+    def never_empty(self) -> list[Tensor]:
+        return []
 
 
 @dataclass(frozen=True, eq=False)
-class Whole(Relation):
-    """An operation that must see every channel, zero or not (softmax or mean over channels)."""
+class Tied(Relation):
+    """Positions of parameters that meet one another: there together, or not at all."""
 
-    inputs: Tensor  # [C]
+    inputs: Tensor  # [P, 2]
 
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
-        alive[self.outputs] = True
+        either = alive[self.inputs].any(1)
+        _lift(alive, self.inputs, either[:, None])
 
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
-        if needed[self.outputs].any():
-            needed[self.inputs] = True
+        either = needed[self.inputs].any(1)
+        _lift(needed, self.inputs, either[:, None])
 
-    def complete(self, keep: Tensor) -> None:
-        keep[self.outputs] = True
+    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+        either = present[self.inputs].any(1)
+        _lift(present, self.inputs, either[:, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,11 +314,30 @@ class Output(Relation):
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
         needed[self.inputs] = True
 
+    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+        present[self.inputs] = True
+
+
+class Decided(Output):
+    """What the network turns into a Python number, which it may decide by."""
+
+
+def _all_or_none(inputs: Tensor, outputs: Tensor, present: Tensor) -> None:
+    """Let an output be there with all of its row of inputs."""
+    there = (present[inputs] & (inputs >= FIRST_CHANNEL)).any(1)
+    _lift(present, outputs, present[outputs] | there)
+    _lift(present, inputs, present[outputs][:, None])
+
+
+def _lift(fact: Tensor, labels: Tensor, flags: Tensor) -> None:
+    """Raise `fact` of the labels that are flagged; labels may occur more than once."""
+    fact[labels[flags.expand_as(labels)]] = True
+
 
 def _tied(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Pair the first entry of every row [R, K] with each of its others, constants left out."""
     first, others = rows[:, :1].expand(-1, rows.size(1) - 1).flatten(), rows[:, 1:].flatten()
-    real = others > CONSTANT
+    real = others >= FIRST_CHANNEL
     return first[real], others[real]
 
 

@@ -1,87 +1,333 @@
-"""A network's torch.fx trace, which follows train() and eval() as the network does.
+"""Runs a network on an example, with the labels of its channels beside its values.
 
-A trace freezes `self.training`, wherever the network's own code reads it. So the network is traced
-in both modes, and arguments that are False in eval and True in train mode (the `training` of a
-functional dropout) read their module's flag again. Where the two modes do different operations, the
-trace holds those of eval mode: an auxiliary head that only training calls is not in it.
+The network's own code runs as ever, with real tensors; every torch function that it calls passes
+here. So control flow, sizes, optional arguments, lists and dicts need no care.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch.fx as fx
+import torch
 import torch.nn as nn
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from utils.runs.borrowed_state import evaluating, training
-
-# Leaves although they are not torch's own: they read `self.training`, and leave channels in place.
-_STOCHASTIC = ("StochasticDepth", "DropPath")
-
-
-def trace(model: nn.Module) -> fx.GraphModule:
-    """Return the model's fx trace, sharing its parameters.
-
-    Raises:
-        ValueError: if torch.fx cannot trace the model, with torch.fx's reason.
-    """
-    before = set(vars(model))
-    try:
-        with training(model):
-            trained = ChannelTracer().trace(model)
-    except Exception:  # a network may train in ways that cannot be traced
-        trained = fx.Graph()
-    for constant in set(vars(model)) - before:  # the other trace gives its constants these names
-        delattr(model, constant)
-    try:
-        with evaluating(model):
-            graph = ChannelTracer().trace(model)
-    except Exception as error:  # torch.fx raises whatever the model's own code raises on proxies
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ValueError(f"torch.fx cannot trace {type(model).__name__}: {reason}") from error
-    _follow_mode(graph, trained)
-    return fx.GraphModule(model, graph)
+from utils.graph.counted import counted, labels_counted, numbers_in
+from utils.graph.labels import along, varying, vector_along
+from utils.graph.operations import FACTS, SIZED, SIZES, operation_name
+from utils.graph.parameters import ParameterLabels
+from utils.graph.relations import (
+    FIRST_CHANNEL,
+    Decided,
+    Output,
+    Relation,
+    Source,
+    Stays,
+    Whole,
+)
+from utils.graph.rules import Call, values_of
+from utils.graph.values import Value, Values, live, tensors_in
 
 
-class ChannelTracer(fx.Tracer):
-    """Keeps every module whole that computes by one of torch.nn's own `forward` methods.
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """One torch function that the network called, in module `path`.
 
-    That includes a user's subclass of nn.Conv2d.
+    It is the `number`-th of all functions called that give out more than facts and sizes.
+    `reads` and `gives` are the values of the tensors among its arguments and results; `writes` are
+    {place among the arguments: value} of those it wrote to. If it `moves` data, its results are
+    what the same call makes of labels.
     """
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        containers = nn.Sequential | nn.ModuleList | nn.ModuleDict
-        from_torch = type(m).forward.__module__.startswith("torch.nn.modules")
-        return from_torch and not isinstance(m, containers) or type(m).__name__ in _STOCHASTIC
+    name: str
+    path: str
+    number: int
+    moves: bool
+    reads: tuple[Value, ...]
+    gives: tuple[Value, ...]
+    writes: Mapping[int, Value]
+    made: tuple[int, int]  # which of the run's relations it made
+
+    @property
+    def varies(self) -> bool:
+        """True if channels lie along some dimension of what it gives."""
+        found = [*self.gives, *self.writes.values()]
+        return any(varying(plane) for value in found for plane in value.planes)
 
 
-def _follow_mode(graph: fx.Graph, trained: fx.Graph) -> None:
-    """Let arguments that are False in `graph` and True in `trained` read the module's flag."""
-    twins = dict(_numbered(trained))
-    for key, node in list(_numbered(graph)):
-        twin = _arguments(twins[key]) if key in twins else {}
-        for name, argument in _arguments(node).items():
-            if argument is False and twin.get(name) is True:
-                with graph.inserting_before(node):
-                    flag = graph.get_attr(".".join(filter(None, [owner(node), "training"])))
-                update = node.update_arg if isinstance(name, int) else node.update_kwarg
-                update(name, flag)
+@dataclass(eq=False)
+class ModuleCall:
+    """One call of a module: the operations it made, what it read first, what it gave."""
+
+    path: str
+    start: int
+    relation: int
+    takes: Value | None
+    stop: int = -1
+    relation_stop: int = -1
+    gives: Value | None = None
 
 
-def _numbered(graph: fx.Graph) -> Iterator[tuple[tuple[Any, ...], fx.Node]]:
-    """Yield nodes, each with a name of its own that is the same in every trace of the network."""
-    seen: Counter[tuple[Any, ...]] = Counter()
-    for node in graph.nodes:
-        operation = owner(node), node.op, node.target
-        yield (*operation, seen[operation]), node
-        seen[operation] += 1
+@dataclass(eq=False)
+class Run:
+    """What a network did in one mode: its operations and module calls, in order."""
+
+    training: bool
+    operations: list[Operation] = field(default_factory=list)
+    calls: list[ModuleCall] = field(default_factory=list)
+    relations: list[Relation] = field(default_factory=list)
 
 
-def owner(node: fx.Node) -> str:
-    """Return the path of the module whose code the node is, "" for the network itself."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    return stack[-1][0] if stack else ""
+class LabelRun(TorchFunctionMode):
+    """Watches one forward pass of a network, and notes the relations between its channels."""
+
+    def __init__(self, labels: ParameterLabels, *, training: bool):
+        super().__init__()
+        self.parameters, self.run = labels, Run(training)
+        self.values = Values(labels.value, labels.names)
+        self.stack: list[str] = [""]
+        self._counts: dict[str, int] = {}
+        self._paths = labels.paths
+        self._number = -1
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = operation_name(func)
+        if name in FACTS:
+            return func(*args, **kwargs)
+        before = [(t, t._version) for t in tensors_in((args, kwargs)) if not t.is_inference()]
+        operands = tuple((t, self.values.get(t)) for t, _ in before)
+        out = func(*args, **kwargs)
+        if name in SIZES and not isinstance(out, Tensor):
+            return self._size(args[0], out)
+        self._number += 1
+        written = [i for i, (t, version) in enumerate(before) if t._version != version]
+        call = Call(self, name, func, args, kwargs, out, operands, bool(written))
+        self._note(call, written, [version for _, version in before])
+        return out
+
+    # --- what rules may do ---
+
+    def record(self, kind: type[Relation], node: str, count: int, **fields: Any) -> Tensor:
+        """Note a relation that gives out `count` fresh labels, and return them."""
+        outputs = self.parameters.fresh(count)
+        self.run.relations.append(kind(node, outputs, **fields))
+        return outputs
+
+    def stays(self, labels: Tensor, node: str) -> None:
+        """Let channels or positions of parameters stay where they are."""
+        labels = labels[labels >= FIRST_CHANNEL].unique()
+        if len(labels):
+            self.run.relations.append(Stays(node, labels))
+
+    def node(self, name: str) -> str:
+        """Return a name for an operation in the running module that no other has."""
+        where = f"{name} in {self.stack[-1]}" if self.stack[-1] else name
+        self._counts[where] = self._counts.get(where, 0) + 1
+        count = self._counts[where]
+        return where if count == 1 else f"{where}, {count}"
+
+    # --- modules ---
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> ModuleCall:
+        """Note that a module is called."""
+        path = self._paths.get(id(module), self.stack[-1])
+        first = next(tensors_in((args, kwargs)), None)
+        takes = None if first is None else self.values.get(first)
+        call = ModuleCall(path, len(self.run.operations), len(self.run.relations), takes)
+        self.run.calls.append(call)
+        self.stack.append(path)
+        return call
+
+    def leave(self, call: ModuleCall, out: Any) -> None:
+        """Note what a module's call gave."""
+        self.stack.pop()
+        call.stop, call.relation_stop = len(self.run.operations), len(self.run.relations)
+        call.gives = self.values.get(out) if isinstance(out, Tensor) else None
+
+    def failed(self, call: ModuleCall) -> None:
+        """Note where the network's own code raises an error: the innermost module's path stays."""
+
+    # --- the network's inputs and outputs ---
+
+    def source(self, inputs: Any) -> None:
+        """Label the channels of the network's inputs."""
+        for tensor in tensors_in(inputs):
+            if tensor.dim() > 1 and tensor.is_floating_point():
+                labels = self.record(Source, self.node("input"), tensor.size(1))
+                self.values.put(tensor, live(along(labels, 1, tensor.shape)))
+
+    def output(self, outputs: Any) -> None:
+        """Note what the network returns."""
+        for tensor in tensors_in(outputs):
+            self._read_whole(self.values.get(tensor), "output")
+        numbers = labels_counted(outputs)
+        if numbers is not None:
+            self._keep_counted(numbers, "output")
+
+    def _read_whole(self, value: Value, node: str, kind: type[Output] = Output) -> None:
+        for plane in value.planes:
+            labels = plane_labels(plane)
+            if value.live:
+                empty = torch.empty(0, dtype=torch.long)
+                self.run.relations.append(kind(self.node(node), empty, inputs=labels))
+            else:
+                self.stays(labels, node)
+
+    def _keep_counted(self, labels: Tensor, node: str) -> None:
+        real = labels[labels >= FIRST_CHANNEL]
+        if len(real):
+            self.record(Whole, self.node(node), 1, inputs=real[None])
+            last = self.run.relations[-1].outputs
+            empty = torch.empty(0, dtype=torch.long)
+            self.run.relations.append(Output(self.node(node), empty, inputs=last))
+
+    # --- one operation ---
+
+    def _size(self, tensor: Tensor, size: Any) -> Any:
+        """Return a size in numbers that remember what they count."""
+        value = self.values.get(tensor)
+        if isinstance(size, torch.Size):
+            return torch.Size(_counted_size(value, dim, n) for dim, n in enumerate(size))
+        if not isinstance(size, int):
+            return size
+        dims = {dim for plane in value.planes for dim in varying(plane)}
+        matching = [dim for dim in dims if tensor.size(dim) == size]
+        if len(matching) == 1:
+            return _counted_size(value, matching[0], size)
+        if dims and size == tensor.numel():
+            return counted(size, torch.cat([plane_labels(plane) for plane in value.planes]))
+        return size
+
+    def _note(self, call: Call, written: list[int], versions: list[int]) -> None:
+        start = len(self.run.relations)
+        found = list(tensors_in(call.out))
+        interesting = any(value.planes for _, value in call.operands)
+        if interesting and not found and not written:  # a number, which Python may decide by
+            for _, value in call.operands:
+                self._read_whole(value, call.name, Decided)
+        self._numbers(call)
+        gives = (
+            values_of(call, found) if interesting or call.name in SIZED else [Value()] * len(found)
+        )
+        writes = {}
+        for place in written:
+            tensor = call.operands[place][0]
+            same = [value for t, value in zip(found, gives, strict=True) if t is tensor]
+            value = same[0] if same else call.assigned(tensor)
+            if value is not None:
+                self.values.overwrite(tensor, value)
+                writes[place] = value
+        if not call.reshapes_in_place():
+            arguments = {id(tensor) for tensor, _ in call.operands}
+        else:
+            arguments = set()
+        for tensor, value in zip(found, gives, strict=True):
+            if id(tensor) not in arguments and value.planes:
+                self.values.put(tensor, value)
+        if not interesting and not any(value.planes for value in gives):
+            return
+        reads = tuple(value for _, value in call.operands)
+        made = start, len(self.run.relations)
+        self.run.operations.append(
+            Operation(
+                call.name,
+                self.stack[-1],
+                self._number,
+                call.moves,
+                reads,
+                tuple(gives),
+                writes,
+                made,
+            )
+        )
+
+    def _numbers(self, call: Call) -> None:
+        """Keep whole what numbers count that end up in arithmetic."""
+        if call.takes_sizes():
+            return
+        for number in numbers_in((call.args, call.kwargs)):
+            self._keep_counted(number.labels, call.name)
 
 
-def _arguments(node: fx.Node) -> dict[int | str, Any]:
-    return {**dict(enumerate(node.args)), **node.kwargs}
+def plane_labels(plane: Tensor) -> Tensor:
+    """Return the labels that occur in a plane [K]."""
+    found = varying(plane)
+    vector = vector_along(plane, found[0]) if len(found) == 1 else plane
+    if not found:
+        vector = plane.flatten()[:1] if plane.dim() else plane.reshape(1)
+    return vector.unique()
+
+
+def _counted_size(value: Value, dim: int, size: int) -> int:
+    for plane in value.planes:
+        if dim in varying(plane):
+            exact = varying(plane) == [dim]
+            labels = vector_along(plane, dim) if exact else plane_labels(plane)
+            return counted(size, labels, exact=exact)
+    return size
+
+
+@contextmanager
+def watching_modules(run: Any) -> Iterator[None]:
+    """Tell `run` when a module is entered and left, by its `enter` and `leave`."""
+    original = nn.Module.__call__
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        entered = run.enter(module, args, kwargs)
+        try:
+            out = original(module, *args, **kwargs)
+        except Exception:
+            run.failed(entered)
+            raise
+        run.leave(entered, out)
+        return out
+
+    nn.Module.__call__ = call
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = original
+
+
+@contextmanager
+def left_alone(model: nn.Module) -> Iterator[None]:
+    """Put back, at exit, what a forward pass may change: modes, attributes, buffers, RNG."""
+    kept = [
+        (module, {key: (value, _shallow(value)) for key, value in vars(module).items()})
+        for module in model.modules()
+    ]
+    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            for module, attributes in kept:
+                vars(module).clear()
+                for key, (value, content) in attributes.items():
+                    vars(module)[key] = _at_rest(value)
+                    _refill(value, content)
+            for buffer, content in buffers:
+                if buffer.is_meta or not torch.equal(
+                    buffer, content
+                ):  # versions tell no statistics
+                    buffer.detach().copy_(content)
+
+
+def _shallow(value: Any) -> Any:
+    return value.copy() if type(value) in (dict, list, set) else None
+
+
+def _at_rest(value: Any) -> Any:
+    """Return a value; a tensor that the last forward pass computed without what it came from."""
+    return value.detach() if isinstance(value, Tensor) and not value.is_leaf else value
+
+
+def _refill(value: Any, content: Any) -> None:
+    if type(value) is list:
+        value[:] = content
+    elif type(value) in (dict, set):
+        value.clear()
+        value.update(content)

@@ -210,13 +210,15 @@ def _hook(name: str, module: nn.Module, counter: _Counter) -> list:
 
 
 def _call_macs(module: nn.Module, features: Tensor, out: Tensor) -> int:
-    """MACs of one call: each number on one side meets one slice of the weight.
+    """MACs of one call: the whole weight at every place of one side.
 
-    A transposed conv spreads every input number over weight [C_in, C_out / groups, ...]; a conv
-    or a linear gathers every output number from weight [C_out, C_in / groups, ...].
+    A transposed conv spreads every place of its input, a conv or a linear gathers every place of
+    its output. An aligned layer picks from a wider input and writes into a wider output: places
+    count, not channels.
     """
     side = features if isinstance(module, TRANSPOSED_CONVS) else out
-    return side.numel() * module.weight[0].numel()
+    channels = side.shape[-1 if isinstance(module, nn.Linear) else 1]
+    return side.numel() // max(channels, 1) * module.weight.numel()
 
 
 def _shape_of(module: nn.Module) -> dict:

@@ -7,8 +7,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
-from utils.graph.filters import filters_first
-from utils.graph.relations import Filters, Norm, Relation, Whole
+from utils.graph.relations import Filters, Norm, Relation
 from utils.pruning.criteria import input_energy, weight_scores
 
 
@@ -35,9 +34,7 @@ def filter_weights(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     """Return {layer: weight [filters, ...]} of the layers that do not reach the output."""
     protected = graph.protected()
     return {
-        layer: filters_first(model.get_submodule(layer))
-        for layer in graph.filters()
-        if layer not in protected
+        layer: graph.weight(model, layer) for layer in graph.filters() if layer not in protected
     }
 
 
@@ -45,11 +42,12 @@ def _norm_scales(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     layers = {
         tuple(r.outputs.tolist()): r.module for r in graph.relations if isinstance(r, Filters)
     }
+    modules = dict(model.named_modules())
     scales = {}
     for relation in graph.relations:
         layer = layers.get(tuple(relation.inputs.tolist())) if isinstance(relation, Norm) else None
-        norm = model.get_submodule(relation.module) if layer else None
-        if norm is not None and norm.weight is not None:
+        norm = modules.get(relation.module) if layer else None
+        if getattr(norm, "weight", None) is not None:
             scales[layer] = norm.weight.detach().abs()
     if not scales:
         raise ValueError("criterion bn_scale: no conv has a norm with a scale behind it")
@@ -66,11 +64,11 @@ def _input_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     energy = torch.zeros(graph.num_labels, dtype=torch.float64)  # of the weights that read a label
     reached: dict[int, set[int]] = {}  # label -> itself and all labels that are made of it
     made_by: dict[str, list[int]] = {}  # layer -> labels of its filters, of each of its calls
-    for relation in reversed(graph.relations):
+    for relation in reversed(graph.runs[0].relations):
         if isinstance(relation, Filters):
             made_by.setdefault(relation.module, []).append(relation.outputs.tolist())
         if isinstance(relation, Filters) and not relation.depthwise:
-            weight = filters_first(model.get_submodule(relation.module))
+            weight = graph.weight(model, relation.module)
             energy.index_add_(0, relation.inputs, input_energy(weight, relation.groups).cpu())
             continue
         for made, sources in zip(relation.outputs.tolist(), _sources(relation), strict=True):
@@ -92,8 +90,6 @@ def _sources(relation: Relation) -> list[list[int]]:
     inputs, count = getattr(relation, "inputs", None), len(relation.outputs)
     if inputs is None or count == 0:  # the network's own input or output
         return [[]] * count
-    if isinstance(relation, Whole):
-        return inputs.expand(count, -1).tolist()
     if isinstance(relation, Filters):  # depthwise: several outputs may be made of one channel
         inputs = inputs.repeat_interleave(count // len(inputs))
     return inputs.reshape(count, -1).tolist()

@@ -1,17 +1,22 @@
 """Sensitivity: what a network answers when one layer, or one group of layers, loses its filters."""
 
 import copy
+import math
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.fx as fx
 import torch.nn as nn
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.groups import ChannelGroup, channel_groups
+from utils.graph.operations import FACTS, SIZES, operation_name
+from utils.graph.values import mapped, tensors_in
 from utils.metrics.accuracy import ACCURACY
 from utils.pruning.compress_rates import num_removed
 from utils.pruning.group_plan import channel_scores
@@ -103,27 +108,23 @@ def macs_left(model: nn.Module, graph: ChannelGraph, macs: Mapping[str, int], ma
 
     `macs` is {conv or linear: its MACs in the dense `model`}.
     """
-    kept = graph.kept_positions(graph.kept(masks))
-    return sum(_left(dense, model.get_submodule(name), *kept[name]) for name, dense in macs.items())
+    sizes = graph.sizes(graph.kept(masks))
+    left = 0
+    for name, dense in macs.items():
+        weight = model.get_submodule(name).weight
+        left += dense * _left(weight, sizes.get(f"{name}.weight")) // weight.numel()
+    return left
 
 
 def parameters_left(model: nn.Module, graph: ChannelGraph, masks: Masks) -> int:
     """Return the parameters of the network that removal would leave, without making it."""
-    total = sum(parameter.numel() for parameter in model.parameters())
-    for name, (outputs, inputs) in graph.kept_positions(graph.kept(masks)).items():
-        module = model.get_submodule(name)
-        for parameter in module.parameters(recurse=False):
-            whole = parameter.numel()
-            stays = len(outputs) if parameter.dim() == 1 else _left(whole, module, outputs, inputs)
-            total -= whole - stays
-    return total
+    sizes = graph.sizes(graph.kept(masks))
+    return sum(_left(p, sizes.get(name)) for name, p in model.named_parameters())
 
 
-def _left(count: int, layer: nn.Module, outputs: Tensor, inputs: Tensor) -> int:
-    """Return what stays of a conv's or linear's MACs or weights at these positions."""
-    if getattr(layer, "groups", 1) > 1:  # whole groups go, each reads as many channels
-        return count * len(outputs) // layer.out_channels
-    return count * len(outputs) * len(inputs) // layer.weight.shape[:2].numel()
+def _left(weight: Tensor, kept: tuple[Tensor, ...] | None) -> int:
+    """Return how many of a parameter's numbers stay at these positions."""
+    return weight.numel() if kept is None else math.prod(len(places) for places in kept)
 
 
 @torch.inference_mode()
@@ -136,43 +137,86 @@ def run_masked(
 ) -> None:
     """Call add(k, logits, labels) with what `model` answers on every batch under applied[k].
 
-    What runs before the first masked layer runs once a batch, whatever the number of masks. The
+    What runs before a masked parameter is read runs once a batch, whatever the number of masks. The
     model is in eval mode meanwhile, and as it was afterwards.
 
     Args:
         batches: (images [N, 3, H, W], labels [N]), on the model's device.
     """
-    changed = set().union(*(one.modules for one in applied))
+    masked = {id(parameter) for one in applied for parameter in one.parameters}
     with evaluating(model):
-        before, rest = _split_before(fx.GraphModule(model, graph.graph), changed)
         for images, labels in batches:
-            values = before(images)
+            start = _SharedStart(masked)
             for k, one in enumerate(applied):
-                with one.applied():  # `rest` may work in place, also on what shares memory
-                    add(k, rest(*copy.deepcopy(values)), labels)
+                with one.applied():
+                    with start:
+                        logits = model(images)
+                    add(k, logits, labels)
 
 
-def _split_before(
-    traced: fx.GraphModule, modules: Collection[str]
-) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Return (before, rest) with rest(*before(images)) = traced(images).
+class _SharedStart(TorchFunctionMode):
+    """Lets what runs before one of some parameters is read run once, in the first pass within it.
 
-    `rest` starts at the first call of one of the modules; where none is called, it is empty.
+    Later passes are given what it gave, in copies: what runs behind may work in place.
     """
-    nodes = list(traced.graph.nodes)
-    calls = [node.op == "call_module" and node.target in modules for node in nodes]
-    cut = calls.index(True) if any(calls) else len(nodes) - 1
-    later = set(nodes[cut:])
-    live = [node for node in nodes[:cut] if not later.isdisjoint(node.users)]
-    before, rest = fx.Graph(), fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in nodes[:cut]:
-        copies[node] = before.node_copy(node, copies.__getitem__)
-    before.output(tuple(copies[node] for node in live))
-    copies = {node: rest.placeholder(node.name) for node in live}
-    for node in nodes[cut:]:
-        copies[node] = rest.node_copy(node, copies.__getitem__)
-    return fx.GraphModule(traced, before).eval(), fx.GraphModule(traced, rest).eval()
+
+    def __init__(self, parameters: Collection[int]):
+        super().__init__()
+        self._ends = parameters
+        self._given: list[list[Any]] = []  # by function: weak references, then tensors
+        self._started = self._known = False
+        self._values: list[list[Tensor]] = []
+
+    def __enter__(self):
+        self._number, self._started = 0, True
+        if self._known:
+            self._values = copy.deepcopy(self._given)
+        return super().__enter__()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = operation_name(func)
+        if not self._started or name in FACTS or name in SIZES:
+            return func(*args, **kwargs)
+        if any(id(tensor) in self._ends for tensor in tensors_in((args, kwargs))):
+            self._end()
+            return func(*args, **kwargs)
+        self._number += 1
+        if self._known:
+            return self._values[self._number - 1][0]
+        out = func(*args, **kwargs)
+        self._given.append([mapped(out, _Reference)])
+        return out
+
+    def _end(self) -> None:
+        """Keep what the first pass still holds; of the rest, sizes are enough."""
+        self._started = False
+        if not self._known:
+            self._known = True
+            self._given = copy.deepcopy([[_resolved(out)] for (out,) in self._given])
+
+
+class _Reference:
+    """A tensor that may be gone, and its likeness without memory."""
+
+    def __init__(self, tensor: Tensor):
+        self._weak, self._likeness = weakref.ref(tensor), tensor.to("meta")
+
+    def tensor(self) -> Tensor:
+        """Return the tensor, or its likeness."""
+        found = self._weak()
+        return self._likeness if found is None else found
+
+
+def _resolved(out: Any) -> Any:
+    if isinstance(out, _Reference):
+        return out.tensor()
+    if isinstance(out, dict):
+        return {key: _resolved(value) for key, value in out.items()}
+    if isinstance(out, list | tuple):
+        items = [_resolved(item) for item in out]
+        return type(out)(*items) if hasattr(out, "_fields") else type(out)(items)
+    return out
 
 
 def unit_name(layers: Sequence[str]) -> str:

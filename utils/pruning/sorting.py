@@ -4,7 +4,6 @@ Afterwards the most important filters of a layer come first, for tools that keep
 itself has no use for it: to sort by a criterion and keep the first is to keep the best by it.
 """
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -13,32 +12,52 @@ from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.groups import ChannelGroup, channel_groups
-from utils.graph.relations import CONSTANT, Combined, Constants, Filters, Norm, Whole
+from utils.graph.relations import (
+    CONSTANT,
+    FIRST_CHANNEL,
+    Combined,
+    Filters,
+    Norm,
+    Relation,
+    Unmasked,
+    Whole,
+)
 from utils.pruning.group_plan import channel_scores
+from utils.removal.copies import copied
+from utils.removal.law import first_difference
 
 
 @torch.no_grad()
 def sort_channels(
-    model: nn.Module, graph: ChannelGraph, scores: Mapping[str, Tensor]
+    model: nn.Module, graph: ChannelGraph, scores: Mapping[str, Tensor], *, check: bool = True
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Return a copy of `model` with its channels in descending order of score, and which layers.
 
     Tied layers (across sums, too) get one order, by the mean of their scores. Groups that cannot
     be permuted whole stay as they are: those that reach the output, whose layers do not line up
     (a zero-padded shortcut), or that an operation treats by position (a chunk, grouped convs, a
-    product with a parameter).
+    product with a constant).
 
     Args:
         scores: {layer: [filters]}; groups without a score stay as they are.
+        check: hold the copy against the model, in float64, in eval and in train mode.
+
+    Raises:
+        ValueError: if the network cannot be copied, or the copy computes something else.
     """
-    ordered, layers = copy.deepcopy(model), []
+    ordered, layers = copied(model), []
+    tensors = {**dict(ordered.named_parameters()), **dict(ordered.named_buffers())}
     for group in channel_groups(graph, across_sums=True):
         moves = _moves(group, scores, graph.filters())
-        sources = None if moves is None else _sources(graph, moves)
-        if sources is not None:
-            for module, (outputs, inputs) in sources.items():
-                _permute(ordered.get_submodule(module), outputs, inputs)
+        orders = None if moves is None else _orders(graph, moves)
+        if orders is not None:
+            for (name, dim), places in orders.items():
+                moved = tensors[name].index_select(dim, places.to(tensors[name].device))
+                tensors[name].copy_(moved)
             layers += group.layers
+    difference = first_difference(model, ordered, graph) if check else None
+    if difference is not None:
+        raise ValueError(f"the sorted network differs from the given one {difference}")
     return ordered, tuple(layers)
 
 
@@ -63,43 +82,81 @@ def _moves(
     return moves
 
 
-def _sources(
+def _orders(
     graph: ChannelGraph, moves: Mapping[str, Tensor]
-) -> dict[str, tuple[Tensor, Tensor]] | None:
+) -> dict[tuple[str, int], Tensor] | None:
     """Follow the new order through the network.
 
-    Returns {module with parameters: (old position of each output, of each input)}, or None where
-    an operation would then mix channels in another way. `now[label]` is the label that stands
-    where `label` stood.
+    Returns {(parameter, dimension): old position of each new one} of what moves, or None where an
+    operation would then mix channels in another way.
     """
-    now = torch.arange(graph.num_labels)
-    unlike = now == CONSTANT  # one label of channels that differ: a parameter's, a softmax's
-    found: dict[str, tuple[Tensor, Tensor]] = {}
+    walk = _Walk(graph.num_labels)
     for relation in graph.relations:
-        inputs = getattr(relation, "inputs", relation.outputs)
-        unmoved = torch.equal(now[inputs], inputs)
-        if isinstance(relation, Filters | Norm):
-            places = _places(inputs, now[inputs])
+        if not walk.follows(relation, moves):
+            return None
+    orders = {}
+    for name, vectors in graph.parameters.items():
+        for dim, vector in enumerate(vectors):
+            places = _places(vector, walk.now[vector])
             if places is None:
                 return None
-            outputs = _outputs(relation, moves, places)
+            if not torch.equal(places, torch.arange(len(places))):
+                orders[name, dim] = places
+    return orders
+
+
+class _Walk:
+    """Goes through the relations: `now[label]` is the label that stands where `label` stood."""
+
+    def __init__(self, num_labels: int):
+        self.now = torch.arange(num_labels)
+        self._set = torch.zeros(num_labels, dtype=torch.bool)
+        self._unlike = self.now < FIRST_CHANNEL  # one label of places that differ
+
+    def follows(self, relation: Relation, moves: Mapping[str, Tensor]) -> bool:
+        """Move the labels that the relation gives out; False if it cannot be permuted."""
+        inputs = getattr(relation, "inputs", relation.outputs)
+        unmoved = torch.equal(self.now[inputs], inputs)
+        if isinstance(relation, Filters | Norm):
+            places = _places(inputs, self.now[inputs])
+            outputs = None if places is None else _outputs(relation, moves, places)
             if outputs is None:
-                return None
-            now[relation.outputs] = relation.outputs[outputs]
-            before = found.setdefault(relation.module, (outputs, places))
-            if not all(map(torch.equal, before, (outputs, places))):
-                return None  # a module called twice, on channels in different orders
-        elif isinstance(relation, Combined | Constants):
-            rows = _places(_rows(inputs), _rows(now[inputs]))
-            unlike[relation.outputs] = unlike[_rows(inputs)].any(1)
-            if rows is None or not unmoved and unlike[relation.outputs].any():
-                return None
-            now[relation.outputs] = relation.outputs[rows]
-        elif not unmoved:
-            return None
-        elif isinstance(relation, Whole):
-            unlike[relation.outputs] = True
-    return found
+                return False
+            columns = getattr(relation, "columns", inputs[:0])
+            moved = [(row, outputs) for row in (*relation.rows, relation.outputs)]
+            moved += [(columns, places)] if len(columns) else []
+            return all(self._move(labels, order) for labels, order in moved)
+        if isinstance(relation, Combined):
+            return self._combined(relation)
+        if isinstance(relation, Unmasked):
+            return True
+        if isinstance(relation, Whole):
+            self._unlike[relation.outputs] = True
+        return unmoved
+
+    def _combined(self, relation: Combined) -> bool:
+        inputs, parameters = relation.inputs, relation.parameters
+        live = [k for k, flag in enumerate(parameters) if not flag]
+        ours = [k for k in live if relation.spans[k] or not (inputs[:, k] == CONSTANT).all()]
+        rows = _places(inputs[:, ours], self.now[inputs[:, ours]])
+        if rows is None:
+            return False
+        unlike = self._unlike[inputs[:, ours]].any(1)
+        self._unlike[relation.outputs] = unlike
+        if not torch.equal(rows, torch.arange(len(rows))) and unlike.any():
+            return False
+        moved = [inputs[:, k] for k, flag in enumerate(parameters) if flag and relation.spans[k]]
+        return all(self._move(labels, rows) for labels in (*moved, relation.outputs))
+
+    def _move(self, labels: Tensor, order: Tensor) -> bool:
+        """Let labels stand in a new order; False if they stand in another one already."""
+        real = labels >= FIRST_CHANNEL
+        before, new = labels[real], labels[order][real]
+        done = self._set[before]
+        if not torch.equal(self.now[before][done], new[done]):
+            return False
+        self.now[before], self._set[before] = new, True
+        return True
 
 
 def _outputs(
@@ -138,19 +195,3 @@ def _places(old: Tensor, new: Tensor) -> Tensor | None:
     places = torch.empty_like(from_old.indices)
     places[from_new.indices] = from_old.indices
     return places
-
-
-def _permute(module: nn.Module, outputs: Tensor, inputs: Tensor) -> None:
-    for name, tensor in [
-        *module.named_parameters(recurse=False),
-        *module.named_buffers(recurse=False),
-    ]:
-        if name == "weight" and tensor.dim() > 1:
-            transposed = getattr(module, "transposed", False)
-            weight = tensor.transpose(0, 1) if transposed else tensor
-            weight = weight[outputs]
-            if getattr(module, "groups", 1) == 1:
-                weight = weight[:, inputs]
-            tensor.copy_(weight.transpose(0, 1) if transposed else weight)
-        elif tensor.dim() == 1:
-            tensor.copy_(tensor[outputs])

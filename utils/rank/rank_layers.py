@@ -21,12 +21,14 @@ The `official` sites are the official code's choices, quirks included, as data p
 The sites `conv` rank every conv on its own activation instead.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+import torch
 import torch.nn as nn
 
-from utils.graph.activation_sites import activation_sites
+from utils.graph.activation_sites import ActivationSite, activation_sites
+from utils.graph.channel_graph import trace_channels
 from utils.graph.network import Network
 from utils.graph.prunable import RankLayer, RankLayers, Site
 
@@ -49,8 +51,13 @@ def layers_at(network: Network, sites: str) -> RankLayers:
     known = network.layers
     if sites == "official":
         return known
-    own = activation_sites(network.model)
+    own = _modules(activation_sites(network.graph))
     return replace(known, layers=tuple(_on_own_maps(known.layers, own)))
+
+
+def _modules(sites: Mapping[str, ActivationSite]) -> dict[str, str]:
+    """Return {conv: module whose output is its own activation}."""
+    return {conv: site.module for conv, site in sites.items() if site.module}
 
 
 def _on_own_maps(layers: tuple[RankLayer, ...], own: dict[str, str]) -> Iterator[RankLayer]:
@@ -150,7 +157,7 @@ def _googlenet(model: nn.Module) -> RankLayers:
 
 
 def _mobilenet(model: nn.Module) -> RankLayers:
-    own = activation_sites(model)
+    own = _modules(activation_sites(trace_channels(model, torch.zeros(1, 3, 32, 32))))
     layers: list[RankLayer] = []
     rate, before = -1, ""
     for number, (path, conv) in enumerate(_convs(model).items(), start=1):

@@ -5,127 +5,158 @@ on the image (a filter whose weights are zero, a norm whose scale is zero, and w
 such), and one run on numbers reads its value and shows it to be the same at every place.
 """
 
-from typing import Any
-
 import torch
-import torch.fx as fx
 import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.filters import filters_first
+from utils.graph.inputs import called, repeated
 from utils.graph.labels import axis_vector
-from utils.graph.operations import operation_name
 from utils.graph.relations import (
     CONSTANT,
+    FIRST_CHANNEL,
+    FIXED,
     ZERO,
+    Blocks,
     Combined,
     Filters,
     Norm,
     Output,
     Relation,
     Source,
+    Summed,
+    Tied,
     Whole,
 )
+from utils.graph.tracing import Operation, left_alone, watching_modules
+from utils.graph.values import Value, mapped
+from utils.removal.following import Follower
 from utils.runs.borrowed_state import evaluating
 
 _ROUNDING = 1e-12  # relative: what float64 pooling may make of equal numbers
 _UNKNOWN = float("nan")
 
 
-class ConstantRun(fx.Interpreter):
+class ConstantRun(Follower):
     """Runs a float64 network in eval mode and notes the constants among its channels.
 
     Attributes:
         emitted: float64 [num_labels], what a constant channel is where it is computed, else NaN.
-        reads: {node: what its relation reads}, float64 of its inputs' shape: a constant, or NaN.
+        reads: {id of a relation: what it reads}, float64 of its inputs' shape: a constant, or NaN.
         lost: {label: what makes it stop being one number}, for constants that do not last.
     """
 
     def __init__(self, model: nn.Module, channels: ChannelGraph):
-        super().__init__(fx.GraphModule(model, channels.graph))
+        everything = torch.ones(channels.num_labels, dtype=torch.bool)
+        super().__init__(model, channels, channels.runs[0], everything)
         self.emitted = torch.full((channels.num_labels,), _UNKNOWN, dtype=torch.float64)
-        self.reads: dict[str, Tensor] = {}
+        self.reads: dict[int, Tensor] = {}
         self.lost: dict[int, str] = {}
-        self._labels = channels.labels
-        self._relations = {r.node: r for r in channels.relations if not isinstance(r, Output)}
+        self.modules = dict(model.named_modules())
         self._constant = torch.zeros(channels.num_labels, dtype=torch.bool)
-        self._constant[[ZERO, CONSTANT]] = True
-        images = next(n for n in channels.graph.nodes if n.op == "placeholder")
+        self._constant[[ZERO, CONSTANT, FIXED]] = True
+        for vectors in channels.parameters.values():
+            for vector in vectors:
+                self._constant[vector] = True
+        for relation in channels.relations:
+            if not isinstance(relation, Source | Output | Tied):
+                self.reads[id(relation)] = torch.full(relation.inputs.shape, _UNKNOWN).double()
         generator = torch.Generator().manual_seed(0)
-        shape = channels.labels[images].shape
-        with evaluating(model), torch.no_grad():
-            self.run(torch.randn(shape, generator=generator, dtype=torch.float64))
+        shaped = repeated(channels.example, 2, next(model.parameters(), None))
+        inputs = mapped(shaped, lambda t: _drawn(t, generator))
+        with left_alone(model), evaluating(model), torch.no_grad():
+            self.source(inputs)
+            with watching_modules(self), self:
+                called(model, inputs)
 
-    def run_node(self, n: fx.Node) -> Any:
-        relation = self._relations.get(n.name)
-        if relation is not None:
-            if not isinstance(relation, Source):  # read now: operations in place change it later
-                self.reads[n.name] = self._inputs(n, relation)
-            self._constant[relation.outputs] = self._follows(relation)
-        real = super().run_node(n)
-        if isinstance(self._labels.get(n), Tensor):
-            found, values = self._constants_in(n, real)
-            if relation is not None:
-                self.emitted[found] = values
-        return real
+    def layer(self, relation: Filters | Norm) -> nn.Module | None:
+        """Return the relation's module if it computes just what its parameters say, else None."""
+        module = self.modules.get(relation.module)
+        kinds = nn.modules.conv._ConvNd | nn.Linear | nn.modules.batchnorm._NormBase
+        plain = isinstance(module, kinds | nn.GroupNorm | nn.LayerNorm)
+        own = plain and "weight" in vars(module)["_parameters"]
+        return module if own else None
 
-    def _inputs(self, node: fx.Node, relation: Relation) -> Tensor:
-        inputs = relation.inputs
-        if not isinstance(relation, Combined):
-            return self._values(node.all_input_nodes[0])[inputs]
-        operands = [a for a in node.args[:2] if isinstance(self._labels.get(a), Tensor)]
-        if len(operands) == 1:  # a reduction: all its rows come from one value
-            return self._values(operands[0])[inputs]
-        return torch.stack([self._values(a)[inputs[:, k]] for k, a in enumerate(operands)], 1)
-
-    def _values(self, node: fx.Node) -> Tensor:
-        """Return float64 [num_labels]: the constants that the node's value holds now, else NaN."""
+    def before(self, known: Operation, operands: list[Tensor]) -> None:
+        """Note what the operation's relations read; operations in place change it later."""
         table = torch.full_like(self.emitted, _UNKNOWN)
         table[ZERO] = 0.0
-        found, values = self._constants_in(node, self.env[node])
-        table[found] = values
-        return table
+        for value, tensor in zip(known.reads, operands, strict=True):
+            labels, values = self._constants_in(known, value, tensor)
+            table[labels] = values
+        for relation in self.run.relations[slice(*known.made)]:
+            if isinstance(relation, Source | Output | Tied):
+                continue
+            read = self.reads[id(relation)] = table[relation.inputs]
+            self._constant[relation.outputs] = self._follows(relation)
+            if isinstance(relation, Blocks):
+                same = (read == read[:, :1]).all(1)
+                table[relation.outputs] = torch.where(same, read[:, 0], _UNKNOWN)
 
-    def _constants_in(self, node: fx.Node, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (labels [K], values [K]) of the constants in `real`; forget those that vary."""
-        found, low, high = _ranges(self._labels[node], real.double(), self._constant)
+    def after(self, known: Operation, found: list[Tensor]) -> None:
+        """Note the constants that it gives."""
+        made = torch.zeros_like(self._constant)
+        for relation in self.run.relations[slice(*known.made)]:
+            made[relation.outputs] = True
+        for value, tensor in zip(known.gives, found, strict=True):
+            labels, values = self._constants_in(known, value, tensor, carried=not made.any())
+            self.emitted[labels] = torch.where(made[labels], values, self.emitted[labels])
+
+    def _constants_in(
+        self, known: Operation, value: Value, tensor: Tensor, *, carried: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return (labels [K], values [K]) of the constants in a tensor; forget those that vary."""
+        if not value.planes or not tensor.numel() or tensor.is_complex():
+            return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.float64)
+        parts = [_ranges(p, tensor.detach().cpu().double(), self._constant) for p in value.planes]
+        found, low, high = (torch.cat(part) for part in zip(*parts, strict=True))
         same = high - low <= _ROUNDING * torch.maximum(low.abs(), high.abs())
-        carried = node.name not in self._relations
-        why = "makes it differ from place to place"
-        if carried and _depends_on_size(node, self.module):
-            same &= (low == 0) & (high == 0)
-            why = "makes it depend on the size of the images"
-        lost = found[~same & (found > CONSTANT)]
-        self._constant[lost] = False
-        if carried:
-            where = node.target if node.op == "call_module" else node.name
-            self.lost |= dict.fromkeys(lost.tolist(), f"{where} {why}")
+        if value.live and carried is not None:
+            why = "makes it differ from place to place"
+            if carried and _depends_on_size(known.name):
+                same &= (low == 0) & (high == 0)
+                why = "makes it depend on the size of the images"
+            lost = found[~same & (found >= FIRST_CHANNEL)]
+            self._constant[lost] = False
+            if carried:
+                self.lost |= dict.fromkeys(lost.tolist(), f"{known.path or known.name} {why}")
         return found[same], low[same]
 
     def _follows(self, relation: Relation) -> Tensor:
         """Return bool [C_out]: are the outputs constant, as far as their inputs tell?"""
         none = torch.zeros(len(relation.outputs), dtype=torch.bool)
-        if isinstance(relation, Source):
-            return none
-        values = self.reads[relation.node]
+        values = self.reads[id(relation)]
         known = ~values.isnan()
         if isinstance(relation, Filters):
-            module = self.module.get_submodule(relation.module)
+            module = self.layer(relation)
+            if module is None:
+                return none
             settled = known if not why_unfoldable(module) else values == 0
             by_group = settled.reshape(relation.groups, -1)
             by_filter = by_group.repeat_interleave(len(none) // relation.groups, 0)
             return (by_filter | ~reads_of(module)).all(1)
         if isinstance(relation, Norm):
+            module = self.layer(relation)
             by_group = known.reshape(relation.groups, -1).all(1, keepdim=True)
-            scaled = scales_of(self.module.get_submodule(relation.module), len(none))
-            return by_group.expand(-1, len(none) // relation.groups).flatten() | ~scaled
-        if isinstance(relation, Whole):
-            return none | known.all()
-        if isinstance(relation, Combined):
-            zero = {"any": none[:, None], "all": values == 0, "first": values[:, :1] == 0}
-            return known.all(1) | zero[relation.mode].any(1)
-        return known.reshape(len(none), -1).all(1)
+            known = by_group.expand(-1, len(none) // relation.groups).flatten()
+            return known if module is None else known | ~scales_of(module, len(none))
+        if isinstance(relation, Whole | Summed | Blocks):
+            return known.all(1)
+        assert isinstance(relation, Combined)
+        zero = {
+            "any": none[:, None],
+            "all": values == 0,
+            "first": values[:, :1] == 0,
+            "never": none[:, None],
+        }
+        return known.all(1) | zero[relation.mode].any(1)
+
+
+def _drawn(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
 
 
 def kernel_taps(module: nn.Module) -> Tensor:
@@ -162,25 +193,16 @@ def _pads(conv: nn.modules.conv._ConvNd) -> bool:
     return conv.padding != "valid" and any(conv.padding)
 
 
-def _depends_on_size(node: fx.Node, root: nn.Module) -> bool:
-    """True if the node may make another number of a constant map for images of another size."""
-    name = operation_name(node, root)
-    if name == "sum":
-        return True
-    if not name.startswith(("avgpool", "lppool")):
-        return False
-    if node.op == "call_module":
-        padding = getattr(root.get_submodule(str(node.target)), "padding", 0)
-    else:
-        padding = node.kwargs.get("padding", node.args[3] if len(node.args) > 3 else 0)
-    return any(padding) if isinstance(padding, tuple | list) else bool(padding)
+def _depends_on_size(name: str) -> bool:
+    """True if the operation may make another number of a constant map of another size."""
+    return name == "sum" or name.startswith(("avgpool", "lppool"))
 
 
 def _ranges(labels: Tensor, real: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return (the `wanted` labels that occur [K], their smallest value [K], their largest [K])."""
     found = axis_vector(labels)
     dim, flat = (0, labels.flatten()) if found is None else found
-    rows = real.reshape(-1, 1) if found is None else real.movedim(dim, 0).flatten(1)
+    rows = real.reshape(-1, 1) if found is None else real.movedim(dim, 0).reshape(len(flat), -1)
     chosen = wanted[flat]
     labels, where = flat[chosen].unique(return_inverse=True)
     infinite = torch.full((len(labels),), torch.inf, dtype=torch.float64)

@@ -8,7 +8,6 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
-from utils.graph.relations import Filters, Norm
 
 
 class ParameterMasks:
@@ -18,6 +17,11 @@ class ParameterMasks:
         self.modules: set[str] = set()  # whose parameters are zeroed, at least in part
         self._parameters: list[Tensor] = []
         self._factors: list[Tensor] = []  # 1 is kept, 0 is pruned
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The parameters that are zeroed, at least in part."""
+        return tuple(self._parameters)
 
     def add(self, module: str, parameter: Tensor, factor: Tensor) -> None:
         """Let a parameter of a module be multiplied by `factor`, which is broadcast to it."""
@@ -48,23 +52,26 @@ class ChannelMasks(ParameterMasks):
     """Zeroes every masked filter of a model.
 
     A filter's weight and bias are zeroed, and scale and shift of every norm position that is then
-    zero, so that the filter's channel is exactly zero in training as in evaluation (as the official
-    `grad_mask` does after each optimizer step).
+    zero, of torch's norms and of those that the network's own code computes, so that the filter's
+    channel is exactly zero in training as in evaluation (as the official `grad_mask` does after
+    each optimizer step).
     """
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]):
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        masks: Mapping[str, Tensor],
+        *,
+        unmasked: Tensor | None = None,
+    ):
         super().__init__()
-        alive = graph.alive(masks)
-        for relation in graph.relations:
-            if isinstance(relation, Filters | Norm) and not alive[relation.outputs].all():
-                module = model.get_submodule(relation.module)
-                self._add_module(relation.module, module, alive[relation.outputs])
-
-    def _add_module(self, module_name: str, module: nn.Module, alive: Tensor) -> None:
-        for name, parameter in module.named_parameters(recurse=False):
-            factor = alive.to(parameter)
-            if name == "weight" and getattr(module, "transposed", False):
-                blocks = factor.reshape(module.groups, 1, -1)  # weight is [C_in, C_out / groups]
-                factor = blocks.expand(-1, parameter.size(0) // module.groups, -1).flatten(0, 1)
-            trailing = [1] * (parameter.dim() - factor.dim())
-            self.add(module_name, parameter, factor.reshape(*factor.shape, *trailing))
+        alive = graph.alive(masks, unmasked=unmasked)
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        for name, dims in graph.masked.items():
+            for dim in dims:
+                kept = alive[graph.parameters[name][dim]]
+                if not kept.all():
+                    shape = [-1 if d == dim else 1 for d in range(tensors[name].dim())]
+                    factor = kept.to(tensors[name]).view(shape)
+                    self.add(name.rpartition(".")[0], tensors[name], factor)

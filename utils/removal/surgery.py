@@ -1,76 +1,116 @@
 """Removal: a smaller network that computes what the masked one computes.
 
-Every value of the network keeps exactly the channels that are alive and needed. Where an operation
-would receive other channels than it must (a residual sum of convs that kept different filters, a
-zero-padded shortcut, a chunk whose halves shrank differently), a `ChannelGather` in front of it
-picks them and fills dead ones with zeros. The law follows by construction.
+The result is of the user's own class: parameters and buffers get smaller, and layers whose channels
+do not line up with those of their neighbours become aligned ones. Where the network's own code
+cannot follow, places are kept, as zeros. Before it is returned, the smaller network has been held
+against the masked one.
 """
 
-import copy
-import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
-import torch.fx as fx
 import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
-from utils.graph.relations import CONSTANT
-from utils.removal.gather import ChannelGather, Gather, ScatterAdd
+from utils.graph.relations import Filters, Norm
+from utils.removal.aligned import align, index_of
+from utils.removal.copies import copied
+from utils.removal.following import Misfit, kept_to_follow, misfit
+from utils.removal.law import Difference, first_difference
 from utils.removal.masks import ChannelMasks
-from utils.removal.realignment import Realignment, realign
+
+_TRIES = 200  # each keeps more places, so that some try fits
+_ALIGN = ("compact", "zeros")
 
 
-def remove_filters(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]) -> nn.Module:
+def remove_filters(
+    model: nn.Module,
+    graph: ChannelGraph,
+    masks: Mapping[str, Tensor],
+    *,
+    align: str = "compact",
+    check: bool = True,
+) -> nn.Module:
     """Return a smaller copy of `model` without the masked filters; `model` stays as it is.
 
-    The copy keeps the model's class where its `forward` still fits, else it is a
-    torch.fx.GraphModule of the same submodules; state-dict names are the same either way. A network
-    with convs, linears or norms that the trace does not call (auxiliary heads, which only training
-    calls, and which read channels that are now gone) becomes a GraphModule without them, whose
-    train mode returns what eval mode returns.
+    The copy is of the model's class, with the same names in its state dict.
 
     Args:
         graph: the channel graph of `model`.
         masks: {module: bool [filters]}, True is kept; modules left out are kept whole.
+        align: how channels are left that do not line up: "compact" makes aligned layers (fewest
+            parameters and MACs), "zeros" leaves zero filters in plain ones.
+        check: hold the copy against the masked network, in float64, in eval and in train mode.
 
     Raises:
-        ValueError: if a mask does not fit, leaves a layer without filters, or an operation cannot
-            be realigned to the channels that are left.
+        ValueError: if a mask does not fit, or leaves a layer without filters; if the network cannot
+            be copied; or if the copy does not compute what the masked network computes.
     """
     for module, mask in masks.items():
         if not mask.any():
             raise ValueError(f"mask for {module!r} keeps no filter: expected at least one")
-    return remove_channels(model, graph, masks)
+    return remove_channels(model, graph, masks, align=align, check=check)
 
 
 @torch.no_grad()
 def remove_channels(
-    model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]
+    model: nn.Module,
+    graph: ChannelGraph,
+    masks: Mapping[str, Tensor],
+    *,
+    align: str = "compact",
+    check: bool = True,
+    unmasked: Tensor | None = None,
 ) -> nn.Module:
     """Do what `remove_filters` does for masks that may name norms and may keep nothing.
 
-    An operation that is left without channels keeps one that is zero.
+    An operation that is left without channels keeps one that is zero. Of the
+    parameters that the network's own code adds to channels, those with labels `unmasked` are not
+    masked with them.
 
     Raises:
-        ValueError: if a mask does not fit, or an operation cannot be realigned.
+        ValueError: as `remove_filters`.
     """
-    keep = graph.kept(masks)
-    realignment = realign(graph, model, keep)
-    slim = copy.deepcopy(model)
-    ChannelMasks(slim, graph, masks).apply()  # some masked filters stay, as zeros
-    for name, (outputs, inputs) in graph.kept_positions(keep).items():
-        _shrink(slim.get_submodule(name), outputs, inputs)
-    outgrown = not keep[CONSTANT:].all() and _has_uncalled(slim, graph)
-    return _rewritten(slim, graph, realignment) if realignment or outgrown else slim
+    if align not in _ALIGN:
+        raise ValueError(f"align is {align!r}: expected one of {', '.join(_ALIGN)}")
+    masked = copied(model)
+    ChannelMasks(masked, graph, masks, unmasked=unmasked).apply()
+    kept = partial(graph.kept, masks, unmasked=unmasked)
+    whole: dict[Any, int] = {}
+    difference: Difference | None = None
+    for _ in range(_TRIES):
+        keep = _kept(graph, kept, whole, align)
+        slim = _smaller(masked, graph, keep)
+        found: Misfit | None = misfit(slim, graph, keep)
+        if found is None and check:
+            difference = first_difference(masked, slim, graph)
+            found = difference and difference.misfit(graph)
+        if found is None:
+            return slim
+        if not found.raised(whole):
+            break
+    if difference is not None:
+        raise ValueError(
+            f"the smaller network differs from the masked one {difference}; nothing was changed"
+        )
+    raise ValueError(f"the network's code does not follow the channels that are left: {found}")
 
 
-def _has_uncalled(model: nn.Module, graph: ChannelGraph) -> bool:
-    called = {node.target for node in graph.graph.nodes if node.op == "call_module"}
-    norms = nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm
-    kinds = nn.modules.conv._ConvNd | nn.Linear | norms
-    return any(isinstance(m, kinds) and name not in called for name, m in model.named_modules())
+def _kept(
+    graph: ChannelGraph, kept: Callable[..., Tensor], whole: dict[Any, int], align: str
+) -> Tensor:
+    """Return the places that stay, so that the operations in `whole` can follow."""
+    plain = tuple(graph.alignable) if align == "zeros" else ()
+    keep = kept(plain=plain)
+    while True:
+        more = kept_to_follow(graph, keep, whole)
+        more = [labels for labels in more if not keep[labels].all()]
+        if not more:
+            return keep
+        keep = graph.respread(keep, more, plain=plain)
 
 
 def add_biases(model: nn.Module, layers: Iterable[str]) -> list[str]:
@@ -84,101 +124,79 @@ def add_biases(model: nn.Module, layers: Iterable[str]) -> list[str]:
     return bare
 
 
-def _shrink(module: nn.Module, outputs: Tensor, inputs: Tensor) -> None:
-    """Cut the module's parameters and buffers down to the given positions, in place."""
+def _smaller(masked: nn.Module, graph: ChannelGraph, keep: Tensor) -> nn.Module:
+    """Return a copy of the masked network with the places in `keep` alone."""
+    slim = copied(masked)
+    tensors = {**dict(slim.named_parameters()), **dict(slim.named_buffers())}
+    changed: dict[int, dict[int, int]] = {}
+    for name, positions in graph.sizes(keep).items():
+        tensor = tensors[name]
+        sizes = changed.setdefault(id(tensor), {})
+        small = tensor.detach()
+        for dim, kept in enumerate(positions):
+            if len(kept) < tensor.size(dim):
+                sizes[tensor.size(dim)] = len(kept)
+            small = small.index_select(dim, kept.to(small.device))
+        tensor.data = small.contiguous()
+        tensor.grad = None
+    for path, module in slim.named_modules():
+        owned = [*module._parameters.values(), *module._buffers.values()]
+        sizes = {k: v for t in owned for k, v in changed.get(id(t), {}).items()}
+        if sizes:
+            _tell_sizes(slim.get_submodule(path.split(".parametrizations.")[0]), sizes)
+    _align_layers(slim, graph, keep)
+    return slim
+
+
+_CHANNEL_WORDS = (
+    "in_channels", "out_channels", "in_features", "out_features", "num_features", "num_channels",
+    "channels", "num_parameters", "normalized_shape",
+)  # fmt: skip
+
+
+def _tell_sizes(module: nn.Module, sizes: Mapping[int, int]) -> None:
+    """Let the numbers that a module says of itself follow its parameters."""
+    weight = getattr(module, "weight", None)
     if isinstance(module, nn.modules.conv._ConvNd):
-        _shrink_conv(module, outputs, inputs)
+        rows, columns = weight.shape[:2]
+        before = module.out_channels // module.groups
+        if module.groups > 1:
+            groups = columns and rows // before
+            module.groups = max(1, groups)
+        outer, inner = (columns, rows) if module.transposed else (rows, columns)
+        module.out_channels = outer * (module.groups if module.transposed else 1)
+        module.in_channels = inner * (1 if module.transposed else module.groups)
     elif isinstance(module, nn.Linear):
-        _replace(module, "weight", module.weight[outputs][:, inputs])
-        _replace(module, "bias", _rows(module.bias, outputs))
-        module.out_features, module.in_features = len(outputs), len(inputs)
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.GroupNorm):
+        module.num_groups = len(weight) * module.num_groups // module.num_channels
+        module.num_channels = len(weight)
     else:
-        _shrink_norm(module, outputs)
+        for word in _CHANNEL_WORDS:
+            said = vars(module).get(word)
+            if isinstance(said, int) and said in sizes:
+                setattr(module, word, sizes[said])
+            elif isinstance(said, tuple) and len(said) == 1 and said[0] in sizes:
+                setattr(module, word, (sizes[said[0]],))
 
 
-def _shrink_conv(conv: nn.modules.conv._ConvNd, outputs: Tensor, inputs: Tensor) -> None:
-    weight = conv.weight.transpose(0, 1) if conv.transposed else conv.weight
-    if conv.groups == 1:
-        weight = weight[outputs][:, inputs]
-        _replace(conv, "weight", weight.transpose(0, 1) if conv.transposed else weight)
-    else:  # whole groups go: each has the same filters and reads the same number of channels
-        kept = inputs if conv.transposed else outputs
-        _replace(conv, "weight", conv.weight[kept])
-        conv.groups = len(outputs) * conv.groups // conv.out_channels
-    _replace(conv, "bias", _rows(conv.bias, outputs))
-    conv.out_channels, conv.in_channels = len(outputs), len(inputs)
-
-
-def _shrink_norm(norm: nn.Module, kept: Tensor) -> None:
-    for name, tensor in [*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)]:
-        if tensor.dim() == 1:
-            _replace(norm, name, tensor[kept])
-    if isinstance(norm, nn.GroupNorm):
-        norm.num_groups = len(kept) * norm.num_groups // norm.num_channels
-        norm.num_channels = len(kept)
-    elif isinstance(norm, nn.LayerNorm):
-        norm.normalized_shape = (len(kept),)
-    else:
-        norm.num_features = len(kept)
-
-
-def _rows(tensor: Tensor | None, kept: Tensor) -> Tensor | None:
-    return None if tensor is None else tensor[kept]
-
-
-def _replace(module: nn.Module, name: str, tensor: Tensor | None) -> None:
-    old = getattr(module, name)
-    if old is None or tensor is None:
-        return
-    fresh = tensor.detach().clone(memory_format=torch.contiguous_format)
-    if isinstance(old, nn.Parameter):
-        fresh = nn.Parameter(fresh, requires_grad=old.requires_grad)
-    setattr(module, name, fresh)
-
-
-def _rewritten(slim: nn.Module, graph: ChannelGraph, realignment: Realignment) -> fx.GraphModule:
-    """Return `slim` as an fx module whose operations read through the realignment's gathers."""
-    new, copies, made = fx.Graph(), {}, {}
-    root = fx.GraphModule(slim, graph.graph)
-
-    def value(gather: Gather | fx.Node) -> fx.Node:
-        if isinstance(gather, fx.Node):
-            return copies[gather]
-        if gather not in made:
-            name = f"gather_{len(made)}"
-            root.add_submodule(name, ChannelGather(gather.index, gather.dim))
-            made[gather] = new.call_module(name, tuple(copies[s] for s in gather.sources))
-        return made[gather]
-
-    for node in graph.graph.nodes:
-        if node in realignment.replaced:
-            copies[node] = value(realignment.replaced[node])
+def _align_layers(slim: nn.Module, graph: ChannelGraph, keep: Tensor) -> None:
+    done: set[str] = set()
+    for relation in graph.relations:
+        if not isinstance(relation, Filters | Norm) or relation.module not in graph.alignable:
             continue
-        gathers = {o: g for (n, o), g in realignment.operands.items() if n is node}
-        if _adds_to_stream(node, gathers, graph):
-            ((operand, gather),) = gathers.items()
-            stream = node.args[1] if node.args[0] is operand else node.args[0]
-            name = f"scatter_add_{node.name}"
-            root.add_submodule(name, ScatterAdd(gather.index, gather.dim))
-            sources = tuple(copies[n] for n in (stream, *gather.sources))
-            copies[node] = new.call_module(name, sources)
+        if relation.module in done:
             continue
-        edits = {operand: value(gather) for operand, gather in gathers.items()}
-        copies[node] = new.node_copy(node, lambda n, edits=edits: edits.get(n, copies[n]))
-    _drop_unread(new, copies)
-    return fx.GraphModule(root, new, class_name=type(slim).__name__)
-
-
-def _adds_to_stream(node: fx.Node, gathers: Mapping[fx.Node, Gather], graph: ChannelGraph) -> bool:
-    """True for a plain sum of two equal shapes of which one operand has to be gathered."""
-    is_sum = node.target in (operator.add, operator.iadd, torch.add) and not node.kwargs
-    shapes = {getattr(graph.labels.get(n), "shape", None) for n in node.all_input_nodes}
-    return is_sum and len(gathers) == 1 and len(node.all_input_nodes) == 2 and len(shapes) == 1
-
-
-def _drop_unread(graph: fx.Graph, copies: Mapping[fx.Node, fx.Node]) -> None:
-    """Erase what only a replaced operation read; it may not fit the smaller tensors."""
-    read_before = {copy for node, copy in copies.items() if node.users}
-    for node in reversed(graph.nodes):
-        if node in read_before and not node.users and node.op.startswith("call"):
-            graph.erase_node(node)
+        done.add(relation.module)
+        rows = keep[relation.rows[0]]
+        outputs, inputs = keep[relation.outputs], keep[relation.inputs]
+        reads = rows
+        if isinstance(relation, Filters):
+            reads = keep[relation.columns]
+            if not len(reads):
+                blocks = rows.reshape(relation.groups, -1).any(1, keepdim=True)
+                reads = blocks.expand(-1, len(inputs) // relation.groups).flatten()
+        picked, placed = index_of(reads, inputs), index_of(rows, outputs)
+        if picked is not None or placed is not None:
+            layer = slim.get_submodule(relation.module)
+            align(layer, graph.alignable[relation.module], picked, placed, int(outputs.sum()))

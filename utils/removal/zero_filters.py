@@ -5,9 +5,9 @@ that reads it takes the constant into its bias (a conv without zero padding, a l
 running mean (a batch norm). What is left of the constants stays, and is told with the reason.
 """
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -16,15 +16,16 @@ from torch.nn.utils import prune
 
 from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.relations import (
-    CONSTANT,
+    FIRST_CHANNEL,
     Blocks,
     Combined,
-    Constants,
     Filters,
     Norm,
     Output,
     Relation,
     Source,
+    Summed,
+    Tied,
     Whole,
 )
 from utils.removal.constant_channels import (
@@ -34,7 +35,10 @@ from utils.removal.constant_channels import (
     scales_of,
     why_unfoldable,
 )
+from utils.removal.copies import copied
+from utils.removal.law import first_difference
 from utils.removal.surgery import add_biases, remove_channels
+from utils.runs.borrowed_state import evaluating
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class ZeroRemoval:
     stays: tuple[Staying, ...]
 
 
-def remove_zero_filters(model: nn.Module, example: Tensor) -> ZeroRemoval:
+def remove_zero_filters(model: nn.Module, example: Any, *, check: bool = True) -> ZeroRemoval:
     """Return a smaller copy of `model` without its constant channels; `model` stays as it is.
 
     In eval mode the copy computes what `model` computes; in train mode too, if every channel that
@@ -70,19 +74,29 @@ def remove_zero_filters(model: nn.Module, example: Tensor) -> ZeroRemoval:
 
     Args:
         model: may be pruned by torch.nn.utils.prune and not made permanent yet.
-        example: one input, [N, C, H, W]; its values do not matter.
+        example: one input, [N, C, H, W], or a tuple or dict of inputs.
+        check: hold the copy against the model, in float64, in eval mode.
 
     Raises:
-        ValueError: if the network cannot be traced, or cannot be realigned to what is left.
+        ValueError: if the network cannot be run on the example or copied, or if the copy does not
+            compute what it computes.
     """
     model = without_reparametrization(model)
     graph = trace_channels(model, example)
-    decision = _decide(graph, ConstantRun(copy.deepcopy(model).cpu().double(), graph))
+    run = ConstantRun(copied(model).cpu().double(), graph)
+    decision = _decide(graph, run, _shifts(graph, model))
+    dense = copied(model)
     added = _fold(model, graph, decision)
-    slim = remove_channels(model, graph, decision.masks)
-    positions = graph.kept_positions(graph.kept(decision.masks))
+    stays = tuple(_staying(graph, decision))
+    if added:  # the biases are parameters, too
+        graph = trace_channels(model, example)
+    shifts = _shifts(graph, model)
+    slim = remove_channels(model, graph, decision.masks, check=False, unmasked=shifts)
+    if check:
+        _prove(dense, slim, graph)
+    positions = graph.kept_positions(graph.kept(decision.masks, unmasked=shifts))
     kept = {layer: positions[layer][0].tolist() for layer in graph.filters()}
-    return ZeroRemoval(slim, decision.masks, kept, added, tuple(_staying(graph, decision)))
+    return ZeroRemoval(slim, decision.masks, kept, added, stays)
 
 
 def without_reparametrization(model: nn.Module) -> nn.Module:
@@ -99,10 +113,36 @@ def without_reparametrization(model: nn.Module) -> nn.Module:
     for name, tensor in pruned:  # the product is not a leaf, which copies refuse; it is made anew
         module = model.get_submodule(name)
         setattr(module, tensor, getattr(module, tensor).detach())
-    model = copy.deepcopy(model)
+    model = copied(model)
     for name, tensor in pruned:
         prune.remove(model.get_submodule(name), tensor)
     return model
+
+
+def _shifts(graph: ChannelGraph, model: nn.Module) -> Tensor:
+    """Return the labels [K] of parameters that the network's code adds, where they are not zero."""
+    added = [
+        relation.inputs[:, list(relation.parameters)].flatten()
+        for relation in graph.relations
+        if isinstance(relation, Combined)
+    ]
+    other = torch.ones(graph.num_labels, dtype=torch.bool)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, vectors in graph.parameters.items():
+        for dim, vector in enumerate(vectors):
+            rest = tensors[name].detach().movedim(dim, 0).reshape(len(vector), -1)
+            other[vector] = (rest != 0).any(1).cpu()
+    labels = torch.cat([torch.empty(0, dtype=torch.long), *added]).unique()
+    return labels[other[labels]]
+
+
+def _prove(dense: nn.Module, slim: nn.Module, graph: ChannelGraph) -> None:
+    difference = first_difference(dense, slim, graph, modes=(evaluating,))
+    if difference is not None:
+        raise ValueError(
+            f"the network without its zero filters differs from the given one {difference}; "
+            "nothing was changed"
+        )
 
 
 @dataclass
@@ -118,12 +158,12 @@ class _Decision:
 
     def folded(self, relation: Relation) -> Tensor:
         """Return float64 [C_in]: the constants to fold into the relation's module."""
-        gone = ~self.wanted[relation.inputs] & (relation.inputs > CONSTANT)
-        read = self.run.reads[relation.node]
+        gone = ~self.wanted[relation.inputs] & (relation.inputs >= FIRST_CHANNEL)
+        read = self.run.reads[id(relation)]
         return torch.where(gone & _used(self, relation) & ~read.isnan(), read, 0.0)
 
 
-def _decide(graph: ChannelGraph, run: ConstantRun) -> _Decision:
+def _decide(graph: ChannelGraph, run: ConstantRun, shifts: Tensor) -> _Decision:
     """Decide which channels must keep their value.
 
     Removal makes zeros of filters and norms, not of what other operations compute: where such a
@@ -133,11 +173,11 @@ def _decide(graph: ChannelGraph, run: ConstantRun) -> _Decision:
     while True:
         none = torch.zeros_like(forced)
         decision = _Decision(run, forced.clone(), none.clone(), none)
-        decision.wanted[CONSTANT] = True
-        for relation in reversed(graph.relations):
+        decision.wanted[1:FIRST_CHANNEL] = True
+        for relation in reversed(graph.runs[0].relations):
             _want_inputs(decision, graph, relation)
         decision.masks = _masks(graph, decision.wanted)
-        stuck = decision.relied & ~decision.wanted & graph.alive(decision.masks)
+        stuck = decision.relied & ~decision.wanted & graph.alive(decision.masks, unmasked=shifts)
         if not stuck.any():
             return decision
         forced |= stuck
@@ -145,7 +185,7 @@ def _decide(graph: ChannelGraph, run: ConstantRun) -> _Decision:
 
 def _want_inputs(decision: _Decision, graph: ChannelGraph, relation: Relation) -> None:
     """Sort what the relation's wanted outputs read into wanted, zero and folded."""
-    if isinstance(relation, Source):
+    if isinstance(relation, Source | Tied):
         return
     if isinstance(relation, Output):
         decision.wanted[relation.inputs] = True
@@ -153,14 +193,14 @@ def _want_inputs(decision: _Decision, graph: ChannelGraph, relation: Relation) -
             decision.reasons.setdefault(label, "the network returns it")
         return
     used = _used(decision, relation)
-    labels, values = relation.inputs[used], decision.run.reads[relation.node][used]
+    labels, values = relation.inputs[used], decision.run.reads[id(relation)][used]
     reason = _why_it_stays(decision, graph, relation)
     stays = values.isnan() | bool(reason) & (values != 0)
     if isinstance(relation, Filters) and relation.depthwise:
         stays |= True  # zero or not: without it the filter's bias would be missing
         decision.unmasked[labels] = True
         reason = reason or f"{relation.module} makes another constant of it, which stays"
-    if isinstance(relation, Combined | Blocks):
+    if isinstance(relation, Combined | Blocks | Summed):
         unmasked = _unmasked_inputs(decision, relation)[used]
         decision.unmasked[labels[unmasked]] = True
         stays |= unmasked
@@ -170,11 +210,11 @@ def _want_inputs(decision: _Decision, graph: ChannelGraph, relation: Relation) -
         decision.reasons.setdefault(label, reason)
 
 
-def _unmasked_inputs(decision: _Decision, relation: Combined | Blocks) -> Tensor:
+def _unmasked_inputs(decision: _Decision, relation: Combined | Blocks | Summed) -> Tensor:
     """Return bool [C_out, operands]: which inputs must not be masked, so that no output is?"""
     unmasked = decision.unmasked[relation.outputs]
     if getattr(relation, "mode", "any") == "any":  # one operand that is not zero is enough
-        unmasked = unmasked & ~(decision.run.reads[relation.node] != 0).any(1)
+        unmasked = unmasked & ~(decision.run.reads[id(relation)] != 0).any(1)
     return unmasked[:, None].expand(relation.inputs.shape)
 
 
@@ -182,18 +222,18 @@ def _used(decision: _Decision, relation: Relation) -> Tensor:
     """Return bool, of the inputs' shape: which of them do the wanted outputs depend on?"""
     wanted = decision.wanted[relation.outputs]
     if isinstance(relation, Filters):
-        module = decision.run.module.get_submodule(relation.module)
+        module = decision.run.layer(relation)
+        if module is None:
+            return torch.ones_like(relation.inputs, dtype=torch.bool) & wanted.any()
         reads = reads_of(module) | relation.depthwise
         by_group = (reads & wanted[:, None]).reshape(relation.groups, -1, reads.size(1))
         return by_group.any(1).flatten()
     if isinstance(relation, Norm):
-        module = decision.run.module.get_submodule(relation.module)
-        passed = wanted & scales_of(module, len(wanted))
+        module = decision.run.layer(relation)
+        passed = wanted if module is None else wanted & scales_of(module, len(wanted))
         by_group = passed.reshape(relation.groups, -1).any(1, keepdim=True)
         return by_group.expand(-1, len(wanted) // relation.groups).flatten()
-    if isinstance(relation, Whole):
-        return torch.ones_like(relation.inputs, dtype=torch.bool) & wanted.any()
-    if isinstance(relation, Combined | Blocks):
+    if isinstance(relation, Whole | Combined | Blocks | Summed):
         return wanted[:, None].expand(relation.inputs.shape)
     return wanted
 
@@ -201,24 +241,37 @@ def _used(decision: _Decision, relation: Relation) -> Tensor:
 def _why_it_stays(decision: _Decision, graph: ChannelGraph, relation: Relation) -> str:
     """Return why the relation needs a constant other than zero itself, or "" where it folds it."""
     if isinstance(relation, Filters):
-        calls = [r for r in graph.relations if getattr(r, "module", "") == relation.module]
-        if len(calls) > 1:
-            return f"{relation.module} is called {len(calls)} times and has one bias"
-        why = why_unfoldable(decision.run.module.get_submodule(relation.module))
+        module = decision.run.layer(relation)
+        if module is None:
+            return f"{relation.module} computes its weight"
+        calls = _calls(graph, relation)
+        if calls > 1:
+            return f"{relation.module} is called {calls} times and has one bias"
+        why = why_unfoldable(module)
         return why and f"{relation.module} {why}"
     if isinstance(relation, Norm):
-        together = relation.groups < len(relation.inputs)
-        return f"{relation.module} normalizes several channels together" if together else ""
+        if relation.groups < len(relation.inputs):
+            return f"{relation.module} normalizes several channels together"
+        if _calls(graph, relation) > 1:
+            return f"{relation.module} is called more than once"
+        return "" if decision.run.layer(relation) else f"{relation.module} computes its scale"
     words = {
         "any": "adds it to others",
         "all": "multiplies others by it",
         "first": "divides with it",
+        "never": "makes another constant of it, which stays",
     }
     if isinstance(relation, Combined):
         return f"{relation.node} {words[relation.mode]}"
-    if isinstance(relation, Constants):
-        return f"{relation.node} makes another constant of it, which stays"
+    if isinstance(relation, Summed | Blocks):
+        return f"{relation.node} adds it to others"
     return f"{relation.node} reads all channels together"
+
+
+def _calls(graph: ChannelGraph, layer: Filters | Norm) -> int:
+    """Return how many calls read the layer's parameters, its own and those of layers tied to it."""
+    layers = (r for r in graph.runs[0].relations if isinstance(r, Filters | Norm))
+    return sum(bool(torch.isin(r.rows.flatten(), layer.rows.flatten()).any()) for r in layers)
 
 
 def _masks(graph: ChannelGraph, wanted: Tensor) -> dict[str, Tensor]:
@@ -227,19 +280,27 @@ def _masks(graph: ChannelGraph, wanted: Tensor) -> dict[str, Tensor]:
     A norm is named only where it keeps other channels than those that its input keeps.
     """
     masks: dict[str, Tensor] = {}
-    for relation in graph.relations:
-        if isinstance(relation, Filters):
+    relations = graph.runs[0].relations
+    for relation in relations:
+        if isinstance(relation, Filters) and relation.maskable:
             before = masks.get(relation.module, False)
             masks[relation.module] = before | wanted[relation.outputs]
     masks = {module: mask for module, mask in masks.items() if not mask.all()}
     alive = torch.zeros_like(wanted)
-    alive[CONSTANT] = True
-    for relation in graph.relations:
+    alive[1:FIRST_CHANNEL] = True
+    own: dict[str, Tensor] = {}  # of norms: what any of their calls must give
+    for relation in relations:
+        if isinstance(relation, Norm):
+            own[relation.module] = own.get(relation.module, False) | wanted[relation.outputs]
+    for relation in relations:
         relation.spread_alive(alive, masks)
-        own = wanted[relation.outputs]
-        if isinstance(relation, Norm) and not torch.equal(alive[relation.outputs], own):
-            masks[relation.module] = own
-            alive[relation.outputs] = own
+        if not isinstance(relation, Norm) or relation.module in masks:
+            continue
+        if not torch.equal(alive[relation.outputs], own[relation.module]):
+            masks[relation.module] = own[relation.module]
+            alive[relation.rows] = False
+            alive[relation.outputs] = False
+            relation.spread_alive(alive, masks)
     return masks
 
 
@@ -247,8 +308,8 @@ def _masks(graph: ChannelGraph, wanted: Tensor) -> dict[str, Tensor]:
 def _fold(model: nn.Module, graph: ChannelGraph, decision: _Decision) -> tuple[str, ...]:
     """Fold the constants that go into biases and running means; return the biases added."""
     added: list[str] = []
-    for relation in graph.relations:
-        if not isinstance(relation, Filters | Norm):
+    for relation in graph.runs[0].relations:
+        if not isinstance(relation, Filters | Norm) or decision.run.layer(relation) is None:
             continue
         constants = decision.folded(relation)
         if not constants.any():
@@ -268,7 +329,7 @@ def _fold(model: nn.Module, graph: ChannelGraph, decision: _Decision) -> tuple[s
 def _staying(graph: ChannelGraph, decision: _Decision) -> Iterator[Staying]:
     """Yield the constants that filters and norms must still compute."""
     run = decision.run
-    for relation in graph.relations:
+    for relation in graph.runs[0].relations:
         if not isinstance(relation, Filters | Norm):
             continue
         stays = decision.wanted[relation.outputs] & ~run.emitted[relation.outputs].isnan()

@@ -1,0 +1,284 @@
+"""Whether a smaller network's own code puts its channels where they belong: found by running it.
+
+Data movement is run on labels beside the values: each value must hold the labels that are left of
+those of the full network. Where it does not (a chunk whose halves shrank differently, a split into
+fixed sizes), more places are kept there, and it is tried again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from utils.graph.channel_graph import ChannelGraph
+from utils.graph.inputs import called, repeated
+from utils.graph.labels import along, left_of, narrowed, varying
+from utils.graph.movements import data_of, move, tidy
+from utils.graph.operations import FACTS, JOINS, SIZED, SIZES, operation_name
+from utils.graph.parameters import ParameterLabels
+from utils.graph.relations import FIRST_CHANNEL, Source
+from utils.graph.tracing import ModuleCall, Operation, Run, left_alone, watching_modules
+from utils.graph.values import Value, Values, live, tensors_in
+from utils.removal.aligned import is_aligned
+from utils.runs.borrowed_state import evaluating, training
+
+_WHOLE = 4  # the last of the ways to let an operation follow
+Places = dict[tuple[int, int], int]  # (run, operation) -> which way
+
+
+@dataclass
+class Misfit:
+    """Operations that do not follow, and why."""
+
+    places: list[tuple[int, int]]
+    reason: str
+    last_ways: list[int] = field(default_factory=list)
+
+    def raised(self, ways: Places) -> bool:
+        """Try the next way at these operations, or the last at those before them; False if none."""
+        for place in self.places:
+            if ways.get(place, 0) < _WHOLE:
+                for other in self.places:
+                    ways[other] = ways.get(other, 0) + 1 if len(self.places) == 1 else _WHOLE
+                return True
+        run, first = self.places[0]
+        for number in reversed(range(first)):
+            if ways.get((run, number), 0) < _WHOLE:
+                ways[run, number] = _WHOLE
+                return True
+        return False
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class _Unfit(Exception):
+    """An operation of the smaller network gives other channels than it must."""
+
+
+@torch.no_grad()
+def misfit(slim: nn.Module, graph: ChannelGraph, keep: Tensor) -> Misfit | None:
+    """Return the first operation of `slim` that does not follow the places in `keep`, if any."""
+    for number, run in enumerate(graph.runs):
+        mode = training if run.training else evaluating
+        with left_alone(slim), mode(slim):
+            inputs = repeated(graph.example, 2, next(slim.parameters(), None))
+            follower = Follower(slim, graph, run, keep)
+            follower.source(inputs)
+            try:
+                with watching_modules(follower), follower:
+                    called(slim, inputs)
+                follower.finish()
+            except Exception as error:  # the network's code raises what it likes
+                lines = str(error).strip().splitlines() or [repr(error)]
+                at = min(follower.at, len(run.operations) - 1)
+                where = run.operations[at]
+                reason = f"{where.name} in {where.path or 'the network'}: {lines[0][:200]}"
+                return Misfit([(number, at)], reason)
+    return None
+
+
+class Follower(TorchFunctionMode):
+    """Runs a smaller network beside the record of the full one."""
+
+    def __init__(self, slim: nn.Module, graph: ChannelGraph, run: Run, keep: Tensor):
+        super().__init__()
+        self.run, self.keep, self.at = run, keep, 0
+        known = ParameterLabels(slim)
+        self._full = graph.parameters
+        self._paths = known.paths
+        self._sources = iter(
+            [r for r in run.relations if isinstance(r, Source) and "input" in r.node]
+        )
+        self.values = Values(self._parameter, known.names)
+        self._skipped: list[nn.Module] = []
+        varied = [i for i, o in enumerate(run.operations) if o.varies]
+        self._last = varied[-1] if varied else -1
+
+    def source(self, inputs: Any) -> None:
+        """Label the channels of the inputs."""
+        for tensor in tensors_in(inputs):
+            if tensor.dim() > 1 and tensor.is_floating_point():
+                self.values.put(tensor, live(along(next(self._sources).outputs, 1, tensor.shape)))
+
+    def finish(self) -> None:
+        """Raise an error unless every operation was met."""
+        if self.at <= self._last:
+            raise _Unfit("not reached any more")
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = operation_name(func)
+        if name in FACTS or name in SIZES or self._skipped or self.at > self._last:
+            return func(*args, **kwargs)
+        operands = [t for t in tensors_in((args, kwargs)) if not t.is_inference()]
+        values = [self.values.get(t) for t in operands]
+        known = self.run.operations[self.at]
+        if not any(v.planes for v in values) and not (name in SIZED and name == known.name):
+            return func(*args, **kwargs)
+        if name != known.name:
+            raise _Unfit(f"{name} runs in its place")
+        self.before(known, operands)
+        moved = self._moved(known, name, func, args, kwargs)
+        out = func(*args, **kwargs)
+        found = list(tensors_in(out))
+        self._note(known, operands, found, moved)
+        self.after(known, found)
+        self.at += 1
+        return out
+
+    def before(self, known: Operation, operands: list[Tensor]) -> None:
+        """Be told of an operation that is met, before it runs; for subclasses."""
+
+    def after(self, known: Operation, found: list[Tensor]) -> None:
+        """Be told what it gave; for subclasses."""
+
+    def _moved(
+        self, known: Operation, name: str, func: Any, args: Any, kwargs: Any
+    ) -> list[tuple[Tensor, ...]] | None:
+        """Return what the operation makes of the planes of labels, for each tensor it gives."""
+        if not known.moves:
+            return None
+        data = data_of(name, args, kwargs)
+        given = [self.values.get(t) for t in data]
+        if any(v.live for v in given) or name in JOINS:
+            if any(len(v.planes) > 1 for v in given):
+                return None
+            planes = [v.plane(t.shape) for v, t in zip(given, data, strict=True)]
+            return [(tidy(p),) for p in move(name, func, args, kwargs, planes)]
+        (value,) = given
+        each = [move(name, func, args, kwargs, [plane]) for plane in value.planes]
+        return [tuple(tidy(p) for p in planes) for planes in zip(*each, strict=True)]
+
+    def _note(
+        self,
+        known: Operation,
+        operands: list[Tensor],
+        found: list[Tensor],
+        moved: list[tuple[Tensor, ...]] | None,
+    ) -> None:
+        if len(found) != len(known.gives):
+            raise _Unfit(f"gives {len(found)} tensors, not {len(known.gives)}")
+        for number, (tensor, value) in enumerate(zip(found, known.gives, strict=True)):
+            expected = self._left(value, tensor)
+            if moved is not None and value.live:
+                (plane,) = moved[number]
+                if not _same(plane, expected.planes[0]):
+                    raise _Unfit("other channels come out than must")
+            if value.planes:
+                self.values.put(tensor, expected)
+        for place, value in known.writes.items():
+            self.values.overwrite(operands[place], self._left(value, operands[place]))
+
+    def _left(self, value: Value, tensor: Tensor) -> Value:
+        """Return what is left of a value, in the shape of the smaller tensor."""
+        planes = []
+        for plane in value.planes:
+            small = left_of(plane, self.keep)
+            if small is None or small.dim() != tensor.dim():
+                raise _Unfit("the channels that are left do not fill a tensor")
+            if any(small.size(d) != tensor.size(d) for d in varying(plane)):
+                raise _Unfit(f"gives shape {list(tensor.shape)}, not {list(small.shape)}")
+            thin = small[
+                tuple(slice(None) if d in varying(plane) else slice(1) for d in range(plane.dim()))
+            ]
+            planes.append(thin.expand(tensor.shape))
+        return Value(tuple(planes), value.live, value.zeroing, value.origin)
+
+    def _parameter(self, name: str) -> Value:
+        if name not in self._full:
+            return Value()
+        vectors = [v[self.keep[v] | (len(v) == 1)] for v in self._full[name]]
+        shape = torch.Size(len(v) for v in vectors)
+        sizes = [len(v) for v in self._full[name]]
+        planes = [along(v, d, shape) for d, v in enumerate(vectors) if sizes[d] > 1]
+        return Value(tuple(planes), False, frozenset([name]), name)
+
+    # --- modules: aligned layers are taken whole ---
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> ModuleCall | None:
+        """Skip over what an aligned layer does."""
+        if not is_aligned(module) or self._skipped or self.at > self._last:
+            return None
+        path = self._paths[id(module)]
+        for call in self.run.calls:
+            if call.path == path and call.start == self.at:
+                self._skipped.append(module)
+                return call
+        raise _Unfit(f"{path} is not called in its place")
+
+    def leave(self, call: ModuleCall | None, out: Any) -> None:
+        """Take up the record behind an aligned layer."""
+        if call is not None:
+            self._skipped.pop()
+            self.values.put(out, self._left(call.gives, out))
+            self.at = call.stop
+
+    def failed(self, call: ModuleCall | None) -> None:
+        """Nothing is to be noted of an error."""
+
+
+def _same(plane: Tensor, expected: Tensor) -> bool:
+    if plane.dim() != expected.dim():
+        return False
+    dims = set(varying(plane)) | set(varying(expected))
+    picked = tuple(slice(None) if d in dims else slice(1) for d in range(plane.dim()))
+    return torch.equal(plane[picked], expected[picked])
+
+
+# --- what to keep so that operations can follow ---
+
+
+def kept_to_follow(graph: ChannelGraph, keep: Tensor, ways: Places) -> list[Tensor]:
+    """Return labels that must stay besides those in `keep`, so that the operations can follow."""
+    found: list[Tensor] = []
+    for (run, number), way in ways.items():
+        operation = graph.runs[run].operations[number]
+        if way >= _WHOLE:
+            values = [*operation.reads, *operation.gives, *operation.writes.values()]
+            found += [narrowed(plane).flatten() for value in values for plane in value.planes]
+            continue
+        for block in _blocks(operation):
+            there = keep[block] & (block >= FIRST_CHANNEL)
+            if way == 1:
+                found.append(_balanced(block, there))
+            elif way == 2:
+                found.append(block[:, there.any(0)].flatten())
+            else:
+                found.append(block[there.any(1)].flatten())
+    return found
+
+
+def _balanced(block: Tensor, there: Tensor) -> Tensor:
+    """Return labels that give every row of the block as many as the fullest has."""
+    counts = there.sum(1)
+    lacking = int(counts.max()) - counts
+    order = there.sort(dim=1, stable=True).indices  # absent ones first
+    return torch.cat(
+        [row[at[:n]] for row, at, n in zip(block, order, lacking.tolist(), strict=True)]
+    )
+
+
+def _blocks(operation: Operation) -> Iterator[Tensor]:
+    """Yield matrices of labels whose rows must shrink alike: halves of a chunk, parts of a view."""
+    reads = [v.planes[0] for v in operation.reads if v.live and v.planes]
+    gives = [v.planes[0] for v in operation.gives if v.live and v.planes]
+    vectors = [narrowed(p).flatten() for p in gives if len(varying(p)) == 1]
+    if len(gives) > 1 and len(vectors) == len(gives) and len({len(v) for v in vectors}) == 1:
+        yield torch.stack(vectors)
+        return
+    for plane in [*gives, *reads]:
+        dims = varying(plane)
+        if len(dims) == 2:
+            matrix = narrowed(plane).movedim(dims, (0, 1)).flatten(2)[..., 0]
+            yield matrix if len(matrix) <= matrix.size(1) else matrix.t()
+            return
+    if len(reads) == 1 == len(vectors) and len(varying(reads[0])) == 1:
+        whole, part = narrowed(reads[0]).flatten(), vectors[0]
+        halves = whole.reshape(2, -1) if 2 * len(part) == len(whole) else whole[:0]
+        if any(torch.equal(half, part) for half in halves):
+            yield halves

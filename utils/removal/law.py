@@ -1,0 +1,181 @@
+"""The proof of a removal: the smaller network computes what the masked one computes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from utils.graph.channel_graph import ChannelGraph
+from utils.graph.inputs import called, repeated
+from utils.graph.operations import operation_name
+from utils.graph.tracing import left_alone, watching_modules
+from utils.graph.values import mapped, tensors_in
+from utils.removal.copies import copied
+from utils.removal.following import Misfit
+from utils.runs.borrowed_state import evaluating, training
+
+Modes = tuple[Callable[[nn.Module], AbstractContextManager[nn.Module]], ...]
+_TOLERANCE = {torch.float64: 5e-10, torch.float32: 1e-3}  # of an output's largest value
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where two networks part: the first module that differs, by how much, in which mode."""
+
+    module: str
+    size: float
+    mode: str
+
+    def __str__(self) -> str:
+        return f"by {self.size:.3g} in {self.mode} mode, first in module {self.module!r}"
+
+    def misfit(self, graph: ChannelGraph) -> Misfit | None:
+        """Return the operations of the module."""
+        prefix = f"{self.module}."
+        places = [
+            (number, at)
+            for number, run in enumerate(graph.runs)
+            for at, operation in enumerate(run.operations)
+            if f"{operation.path}.".startswith(prefix) or not self.module
+        ]
+        return Misfit(places, str(self)) if places else None
+
+
+@torch.no_grad()
+def first_difference(
+    wanted: nn.Module,
+    found: nn.Module,
+    graph: ChannelGraph,
+    *,
+    modes: Modes = (evaluating, training),
+) -> Difference | None:
+    """Compare two networks on random inputs of the example's shape, in float64, in both modes.
+
+    Dropout is left out, and other random numbers are drawn alike. A mode in which `wanted` itself
+    cannot be run, or gives two answers to one question, is left out.
+    """
+    for dtype in (torch.float64, torch.float32):
+        try:
+            return _first_difference(wanted, found, graph, dtype, modes)
+        except _NotRun:
+            continue
+    return None
+
+
+class _NotRun(Exception):
+    """The wanted network does not run in eval mode in this dtype."""
+
+
+def _first_difference(
+    wanted: nn.Module, found: nn.Module, graph: ChannelGraph, dtype: torch.dtype, modes: Modes
+) -> Difference | None:
+    wanted, found = copied(wanted).to(dtype), copied(found).to(dtype)
+    for mode in modes:
+        first = _answers(wanted, graph, mode)
+        if first is None and mode is evaluating:
+            raise _NotRun
+        if first is None:
+            continue
+        second = _answers(found, graph, mode)
+        name = "eval" if mode is evaluating else "train"
+        if second is None:
+            return Difference("", float("inf"), name)
+        size = _gap(first, second, dtype)
+        if size == 0.0:
+            continue
+        records = [_Watcher(wanted), _Watcher(found)]
+        again = [_answers(m, graph, mode, w) for m, w in zip((wanted, found), records, strict=True)]
+        if again[0] is not None and _gap(first, again[0], dtype) == 0.0:
+            return Difference(_first_module(*(w.record for w in records), dtype), size, name)
+    return None
+
+
+Record = list[tuple[str, list[Tensor]]]
+
+
+def _answers(
+    model: nn.Module, graph: ChannelGraph, mode: Any, watcher: "_Watcher | None" = None
+) -> list[Tensor] | None:
+    """Return what the network gives, None if it fails; tell `watcher` of its modules."""
+    watching = nullcontext() if watcher is None else watching_modules(watcher)
+    with left_alone(model), mode(model):
+        torch.manual_seed(0)
+        like = next(model.parameters(), None)
+        shaped = repeated(graph.example, 2, like)
+        inputs = mapped(shaped, lambda t: torch.randn_like(t) if t.is_floating_point() else t)
+        try:
+            with watching, _NoDropout():
+                outputs = called(model, inputs)
+        except Exception:  # the network's own code, in a mode that it need not have
+            return None
+    return list(_numbers(outputs))
+
+
+def _numbers(outputs: Any) -> Iterator[Tensor]:
+    yield from tensors_in(outputs)
+    if isinstance(outputs, list | tuple):
+        for value in outputs:
+            if isinstance(value, int | float):
+                yield torch.tensor(float(value))
+
+
+class _Watcher:
+    """Notes what each module gives."""
+
+    def __init__(self, model: nn.Module):
+        self._paths = {id(module): path for path, module in model.named_modules()}
+        self.record: Record = []
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> str:
+        """Return the module's path."""
+        return self._paths.get(id(module), "")
+
+    def leave(self, path: str, out: Any) -> None:
+        """Note what it gave."""
+        self.record.append((path, [t.detach().clone() for t in tensors_in(out)]))
+
+    def failed(self, path: str) -> None:
+        """Nothing is to be noted of an error."""
+
+
+class _NoDropout(TorchFunctionMode):
+    """Lets dropout pass everything: its numbers are drawn for tensors of another size."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if "dropout" in operation_name(func) and isinstance(args[0] if args else None, Tensor):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def _gap(wanted: list[Tensor], found: list[Tensor], dtype: torch.dtype) -> float:
+    """Return the largest difference, 0 within the tolerance, infinity where the shapes differ."""
+    if [t.shape for t in wanted] != [t.shape for t in found]:
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(wanted, found, strict=True):
+        if not a.numel():
+            continue
+        if a.is_complex():
+            a, b = torch.view_as_real(a), torch.view_as_real(b)
+        a, b = a.double(), b.double()
+        same = (a == b) | (a.isnan() & b.isnan())
+        gap = torch.where(same, 0.0, (a - b).abs().nan_to_num(float("inf")))
+        size, scale = float(gap.max()), float(a.nan_to_num(0.0, 0.0, 0.0).abs().max())
+        if size > _TOLERANCE[dtype] * scale + 1e-300:
+            worst = max(worst, size)
+    return worst
+
+
+def _first_module(wanted: Record, found: Record, dtype: torch.dtype) -> str:
+    """Return the first module whose outputs have the same shapes and differ, "" for the network."""
+    for (path, a), (other, b) in zip(wanted, found, strict=False):
+        if path != other:
+            return path
+        if a and [t.shape for t in a] == [t.shape for t in b] and _gap(a, b, dtype):
+            return path
+    return ""
