@@ -97,17 +97,22 @@ def find_budget(
         levels, found = _by_time(config, network, scan)
     else:
         levels, found = _by_count(config, network, scan)
-    tolerance = TIME_TOLERANCE if config.by_time else TOLERANCE
     return {
         "of": name,
         "target": share,
-        "within_tolerance": abs(found["left"] - share) <= tolerance * share,
+        "within_tolerance": _is_near(config, found["left"]),
         "allocation": config.allocation,
         "scan": None if scan is None else str(scan),
         "reranked": config.rerank,
         "compress_rate": network.rates(levels).text(),
         **found,
     }
+
+
+def _is_near(config: PruneConfig, left: float) -> bool:
+    """Return whether what is left is the target, within the tolerance of counts or of times."""
+    tolerance, wanted = TIME_TOLERANCE if config.by_time else TOLERANCE, config.target[1]
+    return abs(left - wanted) <= tolerance * wanted
 
 
 def _kept_budget(config: PruneConfig, dense: Network, job: JobFolder) -> dict[str, Any]:
@@ -118,6 +123,11 @@ def _kept_budget(config: PruneConfig, dense: Network, job: JobFolder) -> dict[st
         raise ValueError(
             f"{job.budget} is for {found['target']:g} {_NAMES[found['of']]}: expected "
             f"{share:g} {_NAMES[name]}, give another --job_dir or delete {job.path}"
+        )
+    if found["within_tolerance"] != _is_near(config, found["left"]):
+        raise ValueError(
+            f"{job.budget}: 'left' is {found['left']:g} and 'within_tolerance' "
+            f"{found['within_tolerance']}: expected that they agree"
         )
     try:
         read_rates(found["compress_rate"], dense, config.layout)
