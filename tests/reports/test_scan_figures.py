@@ -5,7 +5,7 @@ import math
 import pytest
 from PIL import Image
 
-from utils.reports.scan_figures import sensitivity_grid, write_scan_figures
+from utils.reports.scan_figures import sensitivity_grid, worst_units, write_scan_figures
 
 SUMMARY = {
     "arch": "resnet_8",
@@ -24,11 +24,20 @@ SUMMARY = {
 
 
 def test_a_cell_is_the_loss_and_is_marked_below_the_interval():
-    rates, losses, below = sensitivity_grid(SUMMARY)
+    rates, losses, below = sensitivity_grid(SUMMARY, SUMMARY["units"])
     assert rates == [0.1, 0.9]
-    assert losses[0] == [-1.0, 5.0]
-    assert losses[1][0] == 50.0 and math.isnan(losses[1][1])
+    assert losses[0] == [-1.0, 50.0]
+    assert losses[1][0] == 5.0 and math.isnan(losses[1][1])
     assert below == [(0, 1)]  # 85.0 is the interval's own end
+
+
+def test_the_fifteen_units_that_lose_most_are_shown_worst_first():
+    units = [
+        {"name": str(lost), "points": [{"rate": 0.5, "top1_percent": 90.0 - lost}]}
+        for lost in (3, 1, 2, *range(10, 30))
+    ]
+    names = [unit["name"] for unit in worst_units({"units": units})]
+    assert names == [str(lost) for lost in range(29, 14, -1)]
 
 
 def test_the_grid_is_as_wide_as_the_other_figures_and_the_curves_have_a_panel_a_unit(tmp_path):

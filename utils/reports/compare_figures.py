@@ -106,44 +106,55 @@ def _evaluated(path: Path) -> Mapping[str, Any]:
 
 
 def _accuracy(figure: Any, network: str, points: Points) -> None:
-    """Top-1, and its difference to the own dense network: what was published, and each run."""
+    """Change of top-1 against the own dense network: what was published, and each run."""
     figure.set_size_inches(WIDTH, 5.5)
-    axes = figure.subplots(1, 2, sharex=True)
-    published = [point for point in points if point["state"] == "published"]
+    axis = figure.subplots()
+    axis.axhline(0, color=BLACK, linewidth=0.8)
+    published = [p for p in points if p["state"] == "published" and p["difference"] is not None]
     for method, rows in groupby(published, itemgetter("method")):
-        _published(axes, sorted(rows, key=itemgetter("macs_percent")), *_PUBLISHED[method])
-    runs = [
-        {point["state"]: point for point in states}
-        for _, states in groupby((p for p in points if p not in published), itemgetter("source"))
-    ]
-    tuned = [states["fine-tuned"]["macs_percent"] for states in runs]
-    for number, (states, place) in enumerate(zip(runs, side_by_side(tuned), strict=True)):
-        look = {"marker": MARKERS[number % len(MARKERS)], "color": COLORS[number % len(COLORS)]}
-        _run(axes, states, look, shift=place - tuned[number])
-    axes[1].axhline(0, color=BLACK, linewidth=0.8)
-    axes[0].set_ylabel("top-1 accuracy, %")
-    axes[1].set_ylabel("top-1 less that of its own dense network, points")
-    for axis in axes:
-        axis.set_xlim(0, 105)
-        axis.set_xlabel("MACs left, % of its dense network's (equal: side by side)", fontsize=9)
-        tidy(axis)
+        _published(axis, sorted(rows, key=itemgetter("macs_percent")), *_PUBLISHED[method])
+    runs = [point for point in points if point["state"] == "fine-tuned"]
+    methods = list(dict.fromkeys(run["method"] for run in runs))
+    places = side_by_side([run["macs_percent"] for run in runs])
+    for run, place in zip(runs, places, strict=True):
+        _run(axis, run, place, methods.index(run["method"]))
+    axis.set_xlim(0, 105)
+    axis.set_xlabel("MACs left, % of the dense network, by HRank's rule or the publication's own")
+    axis.set_ylabel("change of top-1 against its own dense network, points")
+    tidy(axis)
     figure.suptitle(
-        f"{network}, pruned and fine-tuned: published (black, grey) and measured here (coloured, "
-        "bars: 95%)\n"
-        "MACs here: by HRank's rule (filled) and physical (hollow); published: by their own count",
+        f"{network}, pruned and fine-tuned: what it costs in accuracy\n"
+        "Black and grey: published. Colour: measured here, with 95% intervals"
+        + " (equal MACs: side by side)"
+        * (len(runs) > 1),
         fontsize=10,
     )
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    handles, labels = axis.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=4, fontsize=8)
 
 
-def _published(axes: Any, rows: Points, style: str, color: str) -> None:
-    for axis, value in zip(axes, ("top1_percent", "difference"), strict=True):
-        known = [row for row in rows if row[value] is not None]
-        places, heights = [r["macs_percent"] for r in known], [r[value] for r in known]
-        axis.plot(
-            places, heights, style, color=color, markersize=5, linewidth=1, label=rows[0]["method"]
-        )
+def _published(axis: Any, rows: Points, style: str, color: str) -> None:
+    places, heights = zip(*((row["macs_percent"], row["difference"]) for row in rows), strict=True)
+    look = {"color": color, "markersize": 5, "linewidth": 1}
+    axis.plot(places, heights, style, **look, label=f"{rows[0]['method']} (published)")
+
+
+def _run(axis: Any, run: Mapping[str, Any], place: float, number: int) -> None:
+    """Draw a fine-tuned network with the interval of its accuracy; `number` is its method's."""
+    below = run["top1_percent"] - run["low_percent"]
+    above = run["high_percent"] - run["top1_percent"]
+    axis.errorbar(
+        place,
+        run["difference"],
+        [[below], [above]],
+        marker=MARKERS[number % len(MARKERS)],
+        color=COLORS[number % len(COLORS)],
+        linestyle="",
+        capsize=3,
+        markersize=9,
+        label=run["method"],
+    )
 
 
 def side_by_side(places: Sequence[float]) -> list[float]:
@@ -154,35 +165,6 @@ def side_by_side(places: Sequence[float]) -> list[float]:
         place + _APART * (before[number] - (rounded.count(rounded[number]) - 1) / 2)
         for number, place in enumerate(places)
     ]
-
-
-def _run(
-    axes: Any, states: Mapping[str, Mapping[str, Any]], look: Mapping[str, str], shift: float
-) -> None:
-    """Draw the dense and the fine-tuned network with their intervals, `shift` percent aside."""
-    dense, tuned = states["dense"], states["fine-tuned"]
-    before = states["before fine-tuning"]["top1_percent"]
-    label = (
-        f"{tuned['row']} ({tuned['method']}): {tuned['images']:,} test images, "
-        f"{before:.1f}% before fine-tuning"
-    )
-    for axis, value in zip(axes, ("top1_percent", "difference"), strict=True):
-        for point in (dense, tuned):
-            below = point["top1_percent"] - point["low_percent"]
-            above = point["high_percent"] - point["top1_percent"]
-            axis.errorbar(
-                point["macs_percent"] + shift,
-                point[value],
-                [[below], [above]],
-                **look,
-                capsize=3,
-                markersize=8,
-                label=label if point is tuned else None,
-            )
-        places = [tuned[rule] + shift for rule in ("macs_percent", "physical_macs_percent")]
-        axis.plot(places, [tuned[value]] * 2, ":", color=look["color"])
-        hollow = {"markerfacecolor": "white", "linestyle": "", "markersize": 8}
-        axis.plot(places[1], tuned[value], **look, **hollow)
 
 
 def _latency(figure: Any, points: Points) -> None:

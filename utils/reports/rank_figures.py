@@ -86,7 +86,11 @@ def _noise(figure: Any, ranks: Mapping[str, Tensor], summary: Mapping[str, Any])
     axis.plot(numbers, spreads, "o", color=BLUE, label="scores over the filters of a layer")
     axis.plot(numbers, errors, "^", color=ORANGE, label="standard error of a score")
     axis.set(yscale="log", xlabel="layer", ylabel="standard deviation, in ranks")
-    axis.set_title(f"{summary['arch']}: what {images} images say of the scores")
+    axis.set_title(
+        f"{summary['arch']}: how far {images} images decide the scores\n"
+        "circles far above triangles: the filters of the layer are told apart",
+        fontsize=10,
+    )
     count_in_whole_numbers(axis.xaxis)
     tidy(axis)
     figure.legend(loc="outside lower center", ncols=3)
@@ -110,7 +114,9 @@ def _cuts(figure: Any, summary: Mapping[str, Any]) -> None:
     axis.yaxis.set_major_formatter("{x:g}")
     axis.set(xlabel="layer", ylabel="gap at the cut, in standard errors")
     axis.set_title(
-        f"{summary['arch']}: lowest kept minus highest removed score, {summary['images']} images"
+        f"{summary['arch']}: lowest kept minus highest removed score, {summary['images']} images\n"
+        "in the grey band the draw of the images decides which filters are removed, or the index",
+        fontsize=10,
     )
     count_in_whole_numbers(axis.xaxis)
     tidy(axis)
@@ -138,7 +144,10 @@ def _choices(figure: Any, summary: Mapping[str, Any]) -> None:
     chance = [100 * layer["kept"] / layer["filters"] for _, layer in cut_layers]
     axis.plot(numbers, chance, "k:", label="two random choices")
     axis.set(xlabel="layer", ylabel="kept filters in common, %", ylim=(0, 103))
-    axis.set_title(f"{summary['arch']}: the same choice from other images? ({summary['images']})")
+    axis.set_title(
+        f"{summary['arch']}: filters that are kept again, from {summary['images']} other images",
+        fontsize=10,
+    )
     count_in_whole_numbers(axis.xaxis)
     tidy(axis)
     axis.legend(loc="lower right")

@@ -1,8 +1,9 @@
 """The figures of a sensitivity scan, drawn where matplotlib is installed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from utils.options.weight_options import pruned_by
@@ -10,17 +11,17 @@ from utils.reports.figure_style import (
     BLUE,
     VERMILION,
     WIDTH,
-    name_places,
     tidy,
     write_figures,
 )
 
 _COLUMNS = 8  # of small curves, at most
+_WORST = 15  # layers in the grid
 _BOUNDS = (-100, 1, 2, 5, 10, 20, 50, 100)  # points of accuracy at which the colour changes
 
 
 def write_scan_figures(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Write scan.png, what each unit costs at each rate, and scan_curves.png, a curve a unit."""
+    """Write scan.png, what the worst units cost at each rate, and a curve each, scan_curves.png."""
     write_figures(
         {
             folder / "scan.png": lambda figure: _grid(figure, summary),
@@ -29,48 +30,57 @@ def write_scan_figures(folder: Path, summary: Mapping[str, Any]) -> None:
     )
 
 
+def worst_units(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the units that lose the most accuracy in the mean over the rates, worst first."""
+    found = [unit for unit in summary["units"] if unit["points"]]
+    return sorted(found, key=lambda unit: mean(p["top1_percent"] for p in unit["points"]))[:_WORST]
+
+
 def sensitivity_grid(
-    summary: Mapping[str, Any],
+    summary: Mapping[str, Any], units: Sequence[Mapping[str, Any]]
 ) -> tuple[list[float], list[list[float]], list[tuple[int, int]]]:
     """Return the rates, the points of accuracy lost, and the cells that leave the interval.
 
-    The losses are a row for each rate, ascending, a column for each unit, NaN where it was not
-    scanned; a cell (unit, rate), both counted from 0, is below the dense network's 95% interval.
+    The losses are a row for each of `units`, a column for each rate, ascending, NaN where it was
+    not scanned; a cell (row, column), counted from 0, is below the dense network's 95% interval.
     """
-    units, dense = summary["units"], summary["dense"]
+    dense = summary["dense"]
     rates = sorted({point["rate"] for unit in units for point in unit["points"]})
-    losses = [[math.nan] * len(units) for _ in rates]
+    losses = [[math.nan] * len(rates) for _ in units]
     below = []
-    for column, unit in enumerate(units):
+    for row, unit in enumerate(units):
         for point in unit["points"]:
-            row = rates.index(point["rate"])
+            column = rates.index(point["rate"])
             losses[row][column] = dense["top1_percent"] - point["top1_percent"]
             if point["top1_percent"] < dense["interval_percent"][0]:
-                below.append((column, row))
+                below.append((row, column))
     return rates, losses, below
 
 
 def _grid(figure: Any, summary: Mapping[str, Any]) -> None:
+    """Draw the worst units as rows, the rates as columns, the points lost in the cells."""
     from matplotlib.colors import BoundaryNorm
 
-    rates, losses, below = sensitivity_grid(summary)
+    units = worst_units(summary)
+    rates, losses, below = sensitivity_grid(summary, units)
     dense, (what, criterion) = summary["dense"], pruned_by(summary["options"])
-    figure.set_size_inches(WIDTH, 2.6 + 0.22 * len(rates))
+    figure.set_size_inches(WIDTH, 1.8 + 0.3 * len(units))
     axis = figure.subplots()
     colors = {"cmap": "Blues", "norm": BoundaryNorm(_BOUNDS, 256)}
-    image = axis.imshow(losses, aspect="auto", origin="lower", interpolation="nearest", **colors)
-    for x, y in below:
-        axis.plot(x, y, "X", color="black", markeredgecolor="white", markersize=8)
-    name_places(axis, [unit["name"] for unit in summary["units"]])
-    axis.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
-    axis.set_ylabel("compress rate")
-    bar = figure.colorbar(image, ax=axis, ticks=_BOUNDS[1:-1], pad=0.01)
-    bar.set_label("points of top-1 lost")
+    axis.imshow(losses, aspect="auto", interpolation="nearest", **colors)
+    for row, column in ((r, c) for r, line in enumerate(losses) for c in range(len(line))):
+        lost = losses[row][column]
+        look = {"color": "white" if lost > 10 else "black", "ha": "center", "va": "center"}
+        weight = "bold" if (row, column) in below else "normal"
+        axis.text(column, row, "" if math.isnan(lost) else f"{lost:.1f}", weight=weight, **look)
+    axis.set_yticks(range(len(units)), [unit["name"] for unit in units])
+    axis.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+    axis.set_xlabel(f"share of {what} removed from this layer alone")
+    shown = f"the {len(units)} most sensitive of {len(summary['units'])} layers"
     axis.set_title(
-        f"{summary['arch']}: accuracy lost when one layer alone loses {what} by "
-        f"{criterion}, without fine-tuning\n"
-        f"{dense['images']} images of {summary['dataset']}; dense {dense['top1_percent']:.1f}%; "
-        f"x: below its 95% interval",
+        f"{summary['arch']}: points of accuracy lost, {shown}, by {criterion}, without fine-tuning"
+        f"\n{dense['images']} images of {summary['dataset']}, dense {dense['top1_percent']:.1f}%; "
+        "bold: below its 95% interval",
         fontsize=10,
     )
 
