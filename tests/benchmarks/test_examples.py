@@ -24,6 +24,7 @@ def test_nothing_is_stored_that_no_command_makes():
 
 def test_sections_are_cut_out():
     assert excerpt(TEXT, ()) == "first\n\n| a |\n\nlast"
+    assert excerpt("no heading\n", ()) == "no heading"
     assert excerpt(TEXT, ("Costs",)) == "| a |"
     assert excerpt(TEXT, ("Zeros of", "Costs")) == "| a |\n\nlast"
 

@@ -28,7 +28,7 @@ PRUNED = "result/demo/pruned/pruned.pt"
 _PRUNE = f"main.py prune {NETWORK} --rank_conv result/demo/rank_conv"
 
 OUTPUTS = {  # block: the command, and the sections of its output to show, or all
-    "demo": ("main.py demo", ("Accuracy",)),
+    "demo": ("main.py demo", ()),
     "example_scan": (f"main.py scan {NETWORK} --criterion l1 --rates 0.3,0.6,0.9", ()),
     "example_evaluate": (f"main.py evaluate {NETWORK} --against {PRUNED} --batch_sizes 1,100", ()),
     "example_steps": (
@@ -54,8 +54,8 @@ STUDIES = {  # block: what all runs have in common, and the values of the flags 
     "study_criteria": (
         f"{_PRUNE} --epochs 0",
         {
-            "--ratio": ("0.1", "0.2", "0.3"),
-            "--criterion": ("first", "input_norm", "l1", "bn_scale", "rank", "random"),
+            "--ratio": ("0.1", "0.3"),
+            "--criterion": ("first", "input_norm", "l1", "rank", "random"),
         },
     ),
     "study_weights": (
@@ -68,13 +68,13 @@ STUDIES = {  # block: what all runs have in common, and the values of the flags 
 def excerpt(text: str, sections: Sequence[str]) -> str:
     """Return the sections of a Markdown text whose headings begin so, without the headings.
 
-    Without any, it is all below the title.
+    Without any it is the whole text, but for the headings.
     """
-    parts = re.split(r"^#+ (.*)\n", text, flags=re.MULTILINE)
-    bodies = zip(parts[1::2], parts[2::2], strict=True)
-    return "\n\n".join(
-        body.strip() for title, body in bodies if title.startswith(tuple(sections or [""]))
-    )
+    before, *parts = re.split(r"^#+ (.*)\n", text, flags=re.MULTILINE)
+    bodies = [("", before), *zip(parts[::2], parts[1::2], strict=True)]
+    wanted = tuple(sections) or ("",)
+    found = [body.strip() for title, body in bodies if title.startswith(wanted)]
+    return "\n\n".join(filter(None, found))
 
 
 def block_text(name: str, stored: Mapping[str, Any]) -> str:

@@ -1,18 +1,27 @@
 """`main.py demo`: the whole job on the synthetic dataset `shapes`, with nothing to download."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from PIL import Image
 
 from utils.commands.prune import prune_command
 from utils.commands.ranks import ranks_command
 from utils.commands.train import train_command
 from utils.options.data_options import DeviceOptions
-from utils.options.networks import outline
+from utils.options.images import open_images
+from utils.options.networks import open_dense_network, outline
 from utils.options.prune_options import PruneConfig
 from utils.options.rank_options import RankConfig
+from utils.options.score_options import how_scored
 from utils.options.train_options import TrainConfig
-from utils.reports.summary import summary_markdown
+from utils.paper.markdown import counted, megabytes, millions, table
+from utils.planning.plan import score_layers
+from utils.reports.board import map_grids
+from utils.runs.atomic_write import atomic_open
 from utils.runs.job_folder import JobFolder
 from utils.runs.notes import note
 from utils.runs.options import option
@@ -28,7 +37,7 @@ class DemoConfig(DeviceOptions):
     job_dir: Path = option(Path("result/demo"), "folder of the demo's runs", group="run")
     compress_rate: str = option(
         "",
-        "filters to remove of each conv (default: 0.35 of each, which halves the MACs)",
+        "share of the filters to remove (default: 0.35 of each layer, which halves the MACs)",
         group="run",
     )
     baseline_epochs: int = option(8, "epochs of the baseline", group="run")
@@ -37,19 +46,28 @@ class DemoConfig(DeviceOptions):
 
 
 def demo_command(config: DemoConfig) -> dict[str, Any]:
-    """Train, rank, prune half the MACs, fine-tune; return the summary of the pruning.
+    """Train, rank, prune half the MACs, fine-tune; the same with random filters.
+
+    Returns the summary of the pruning by rank, under `random` the other one, and under
+    `feature_maps` the picture of a layer's maps.
 
     Raises:
-        ValueError: bad input; for any of the three steps, before the first.
+        ValueError: bad input; for any of the steps, before the first.
     """
     training, ranking, pruning = _steps(config)
+    random = replace(pruning, criterion="random", rank_conv=None, job_dir=config.job_dir / "random")
     with stops_leaving("the same command goes on from there"):
-        note(f"1 of 3: training a {ARCH} on shapes")
+        note(f"1 of 4: training a {ARCH} on shapes, ten classes of synthetic images")
         train_command(training)
-        note("2 of 3: ranking its feature maps")
+        note("2 of 4: ranking its feature maps")
         ranks_command(ranking)
-        note("3 of 3: pruning and fine-tuning")
-        return prune_command(pruning)
+        note("3 of 4: removing the filters of lowest rank, and fine-tuning")
+        by_rank = prune_command(pruning)
+        note("4 of 4: the same with random filters, for comparison")
+        at_random = prune_command(random)
+    picture = config.job_dir / "feature_maps.png"
+    _draw_maps(picture, pruning, by_rank["layers"])
+    return by_rank | {"random": at_random, "feature_maps": str(picture)}
 
 
 def _steps(config: DemoConfig) -> tuple[TrainConfig, RankConfig, PruneConfig]:
@@ -71,11 +89,73 @@ def _steps(config: DemoConfig) -> tuple[TrainConfig, RankConfig, PruneConfig]:
     return training, ranking, pruning
 
 
-def demo_text(summary: dict[str, Any]) -> str:
-    """Return the summary of the demo for people."""
+def _draw_maps(path: Path, config: PruneConfig, layers: Sequence[Mapping[str, Any]]) -> None:
+    """Write the feature maps of one test image at the second conv: which stay, which go."""
+    dense = open_dense_network(config)
+    scores = score_layers(dense, **how_scored(config))
+    images = open_images(config, dense)
+    chosen = layers[1]
+    kept = torch.zeros(chosen["filters"], dtype=torch.bool)
+    kept[chosen["kept"]] = True
+    conv = chosen["conv"]
+    grids = map_grids(
+        dense.model.to(images.device),
+        [layer for layer in dense.layers.layers if layer.conv == conv],
+        images.first_batch(images.test.subset([0])),
+        scores,
+        config.criterion,
+        {conv: kept},
+    )
+    with atomic_open(path) as file:
+        Image.fromarray(grids[conv].numpy()).save(file, "png")
+
+
+def demo_text(summary: Mapping[str, Any]) -> str:
+    """Return what the demo found, for people: rank beside random, the files, what to try next."""
     folder = Path(summary["job_dir"]).parent
+    pruned, dense = summary["pruned_file"], folder / "baseline" / "checkpoints" / "best.pt"
+    return "\n\n".join(
+        (
+            f"A {ARCH} on shapes: rank against random filters, at the same widths.",
+            _comparison(summary),
+            f"{counted(summary['options']['epochs'], 'epoch')} of fine-tuning; top-1 of "
+            f"{summary['accuracy']['dense']['test']['images']} test images; "
+            f"{summary['environment']['device']}.",
+            f"Feature maps, kept (blue) and removed (orange): {summary['feature_maps']}\n"
+            f"Small network: {pruned}, {megabytes(summary['pruned_file_bytes'])}\n"
+            f"All that was measured: {summary['job_dir']}/summary.md",
+            "Try next:\n"
+            f"    tensorboard --logdir {folder}\n"
+            f"    python main.py evaluate --resume {dense} --arch {ARCH} --dataset shapes "
+            f"--against {pruned}\n"
+            f"    python main.py export --resume {pruned} --dataset shapes",
+        )
+    )
+
+
+def _comparison(summary: Mapping[str, Any]) -> str:
+    """Return the table: the dense network, pruned by rank, pruned at random."""
+    dense = summary["accuracy"]["dense"]["test"]
+    timed = {name: found["dense"]["median_ms"] for name, found in summary["latency"].items()}
+    rows = [("none", "", *_measured(dense, summary["physical"]["dense"], timed))]
+    for removed, found in (("lowest rank", summary), ("random", summary["random"])):
+        states = found["accuracy"]
+        tuned = states.get("finetuned_best", states["pruned"])["test"]
+        timed = {name: times["pruned"]["median_ms"] for name, times in found["latency"].items()}
+        pruned = f"{states['pruned']['test']['top1_percent']:.2f}%"
+        rows.append((removed, pruned, *_measured(tuned, found["physical"]["pruned"], timed)))
+    batch = summary["latency"]["batch"]["dense"]["batch_size"]
+    header = ("filters removed", "at once", "fine-tuned", "95% interval", "MACs", "1 image")
+    return table((*header, f"{batch} images"), rows)
+
+
+def _measured(
+    accuracy: Mapping[str, Any], cost: Mapping[str, int], timed: Mapping[str, float]
+) -> tuple[str, ...]:
+    low, high = accuracy["interval_percent"]
     return (
-        f"{summary_markdown(summary)}\n"
-        f"The same as files: {summary['job_dir']}/summary.md and summary.json\n"
-        f"Curves and histograms: tensorboard --logdir {folder}"
+        f"{accuracy['top1_percent']:.2f}%",
+        f"{low:.2f} to {high:.2f}",
+        millions(cost["macs"]),
+        *(f"{timed[name]:.1f} ms" for name in ("one_image", "batch")),
     )

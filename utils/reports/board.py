@@ -133,7 +133,6 @@ def log_weights(log: RunLog, model: nn.Module, step: int) -> None:
                 log.histogram(f"weights/{name}", weights.cpu(), step)
 
 
-@torch.no_grad()
 def log_feature_maps(
     board: "RunLog | EventFile",
     model: nn.Module,
@@ -153,6 +152,24 @@ def log_feature_maps(
     """
     numbers = {conv: number for number, conv in enumerate(scores, start=1)}
     layers = _evenly([layer for layer in layers if layer.conv in scores], MOST_SITES)
+    board.image("feature_maps/000 image", picture(image[0]), "The image whose maps these are.")
+    for conv, grid in map_grids(model, layers, image, scores, criterion, kept).items():
+        board.image(f"feature_maps/{numbers[conv]:03d} {conv}", grid, _MAPS)
+
+
+@torch.no_grad()
+def map_grids(
+    model: nn.Module,
+    layers: Sequence[RankLayer],
+    image: Tensor,
+    scores: Mapping[str, Tensor],
+    criterion: str,
+    kept: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return a picture of each layer's feature maps of one image, {conv: uint8 [H, W, 3]}.
+
+    The arguments are those of `log_feature_maps`.
+    """
     maps: dict[Site, Tensor] = {}
 
     def keep(site: Site, found: Tensor) -> None:
@@ -160,12 +177,12 @@ def log_feature_maps(
 
     with evaluating(model), outputs_of(model, {layer.site for layer in layers}, keep):
         model(image)
-    board.image("feature_maps/000 image", picture(image[0]), "The image whose maps these are.")
-    for layer in layers:
-        conv, shown = layer.conv, maps[layer.site]
+    grids = {}
+    for conv, shown in ((layer.conv, maps[layer.site]) for layer in layers):
         mask = None if kept is None else kept[conv]
-        grid = map_grid(_title(conv, shown, mask, criterion), shown, scores[conv], mask)
-        board.image(f"feature_maps/{numbers[conv]:03d} {conv}", grid, _MAPS)
+        title = _title(conv, shown, mask, criterion)
+        grids[conv] = map_grid(title, shown, scores[conv], mask)
+    return grids
 
 
 def _evenly(layers: list[RankLayer], most: int) -> list[RankLayer]:
