@@ -31,13 +31,13 @@ from utils.reports.controls_table import controls_markdown
 from utils.reports.evaluate_table import evaluate_text
 from utils.reports.export_table import export_text
 from utils.reports.scan_results import scan_markdown
-from utils.reports.summary import summary_markdown
+from utils.reports.screen import prune_screen
 from utils.reports.weight_summary import weights_markdown
 from utils.reports.zeros_summary import zeros_markdown
 
 # What `prune` does, by what its options say is to go.
 PRUNING = {
-    "filters": (prune_command, summary_markdown),
+    "filters": (prune_command, prune_screen),
     "weights": (prune_weights_command, weights_markdown),
     "zeros": (prune_zeros_command, zeros_markdown),
     "nothing": (test_only_command, evaluate_text),

@@ -33,7 +33,7 @@ OUTPUTS = {  # block: the command, and the sections of its output to show, or al
     "example_evaluate": (f"main.py evaluate {NETWORK} --against {PRUNED} --batch_sizes 1,100", ()),
     "example_steps": (
         f"{_PRUNE} --ratio 0.3 --schedule iterative --steps 3 --rerank --epochs 1",
-        ("Accuracy",),
+        (),
     ),
     "example_weights": (
         f"main.py prune {NETWORK} --granularity weight --sparsity 0.9 --epochs 1 "

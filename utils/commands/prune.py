@@ -62,6 +62,8 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     dense = open_dense_network(config)
     identity = config.identity(dense.checkpoint_sha256)
     folder = _folder(config, identity)
+    if not config.dry_run and (finished := _finished(JobFolder(folder), identity)):
+        return finished
     scores = score_layers(dense, **how_scored(config))
     budget = None
     if config.target:
@@ -183,10 +185,24 @@ def _run(
     }
 
 
-def _final(summary: Mapping[str, Any]) -> Accuracy:
-    states = summary["accuracy"]
-    last = next(state for state in _LAST if state in states)
-    test = states[last]["test"]
+def _finished(job: JobFolder, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the summary of a run that is finished already, None of any other.
+
+    Raises:
+        ValueError: the folder holds a run with other options.
+    """
+    if not (job.summary_json.exists() and job.pruned.exists()):
+        return None
+    with open_job(job.path, identity):
+        note(f"already finished: this is its summary; to run again, delete {job.path}")
+        return json.loads(job.summary_json.read_text(encoding="utf-8"))
+
+
+def _final(summary: Mapping[str, Any]) -> Accuracy | None:
+    """Return the accuracy after fine-tuning, None where there was none."""
+    if "finetuned_best" not in summary["accuracy"]:
+        return None
+    test = summary["accuracy"]["finetuned_best"]["test"]
     return Accuracy(test["correct"], test["images"], test["loss"])
 
 

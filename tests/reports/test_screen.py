@@ -1,0 +1,71 @@
+"""What `prune` says at the end fits the screen, and says whether anything was fine-tuned."""
+
+import copy
+import json
+
+import pytest
+
+from utils.paper.measured_runs import FOLDER
+from utils.reports.screen import prune_screen
+
+RUN = FOLDER / "resnet_56" / "jpeg_rank" / "summary.json"
+
+
+@pytest.fixture
+def summary():
+    """The summary of a finished run of a network of 55 convs."""
+    return json.loads(RUN.read_text()) | {"init": "pruned", "budget": None}
+
+
+def told(summary):
+    """The lines below the layers: {name: text}."""
+    lines = prune_screen(summary).partition("\n\n")[2].splitlines()
+    return {line[:11].strip(): line[12:] for line in lines}
+
+
+def test_the_end_is_ten_lines_of_a_hundred_columns(summary):
+    last = prune_screen(summary).partition("\n\n")[2].splitlines()
+    assert len(last) == 10 and max(map(len, last)) <= 100
+    found = told(summary)
+    assert found["MACs"].startswith(
+        "125.49M -> 41.41M (-67.0%); by the paper's rule 125.49M -> 62.72M"
+    )
+    assert found["top-1"].startswith(
+        "83.20% dense -> 14.67% pruned -> 83.20% fine-tuned (82.5 to 83.9"
+    )
+    assert found["paper"].startswith("row 50.0%: 62.72M MACs") and "top-1 93.17%" in found["paper"]
+    assert found["file"] == "result/resnet_56/jpeg_rank/pruned.pt, 1.49 MB"
+
+
+def test_what_was_not_fine_tuned_is_not_set_beside_the_paper(summary):
+    states = copy.deepcopy(summary["accuracy"])
+    summary["accuracy"] = {name: states[name] for name in ("dense", "pruned")}
+    found = told(summary)
+    assert found["top-1"].endswith("not fine-tuned (--epochs 0)")
+    assert found["top-1"].startswith("83.20% dense -> 14.67% pruned (14.0 to 15.4")
+    assert "top-1" not in found["paper"]
+
+
+def test_layers_are_cut_to_the_terminal(summary, monkeypatch):
+    summary["layers"][3]["reason"] = "kept: " + 50 * "long "
+    for columns in (60, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        header, *layers = prune_screen(summary).partition("\n\n")[0].splitlines()
+        assert len(layers) == 55 and max(map(len, layers)) == columns
+        assert header.split()[:4] == ["conv", "rate", "filters", "inputs"]
+        assert layers[3].endswith("...")
+
+
+def test_rates_that_a_target_found_are_whole(summary):
+    summary["budget"] = {"measure": "macs"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.reports.screen.budget_line", lambda _: "target: half")
+        assert told(summary)["rates"] == summary["compress_rate"]
+        assert told(summary)["target"] == "half"
+
+
+def test_a_dry_run_has_neither_accuracy_nor_files(summary):
+    kept = ("arch", "criterion", "init", "budget", "compress_rate", "layers", "paper")
+    planned = {name: summary[name] for name in (*kept, "paper_rule", "physical")}
+    found = told(planned)
+    assert set(found) == {"network", "rates", "MACs", "parameters", "paper", "next"}
