@@ -45,43 +45,55 @@ PRUNING = {
 
 
 class Entry(NamedTuple):
-    """A command's options, what it says of itself, and what it does with its options."""
+    """A command's options, what it says of itself, an example, and what it does with options."""
 
     config: type
     description: str
+    example: str
     pick: Callable[[Any], Command]
 
 
 COMMANDS = {
-    "train": Entry(TrainConfig, "Train a dense baseline.", always(train_command, train_text)),
+    "train": Entry(
+        TrainConfig,
+        "Train a dense baseline.",
+        "train --arch resnet_20 --recipe modern --epochs 60",
+        always(train_command, train_text),
+    ),
     "prune": Entry(
         PruneConfig,
         "Prune by ranks and compress rates, fine-tune, and compare with the paper.",
+        "prune --arch resnet_56 --resume CKPT --target_macs 0.5",
         lambda config: PRUNING[config.prunes],
     ),
     "evaluate": Entry(
         EvaluateConfig,
         "Accuracy, MACs, parameters, size and latency of a checkpoint.",
+        "evaluate --arch resnet_56 --resume CKPT --against RUN/pruned.pt",
         always(evaluate_command, evaluate_text),
     ),
     "scan": Entry(
         ScanConfig,
         "Accuracy against compress rate, layer by layer, without fine-tuning.",
+        "scan --arch resnet_56 --resume CKPT --criterion l1",
         always(scan_command, scan_markdown),
     ),
     "compare": Entry(
         CompareConfig,
         "The published tables beside counts and runs (`--experiment controls --help`: criteria).",
+        "compare --arch resnet_56",
         always(compare_command, compare_text),
     ),
     "export": Entry(
         ExportConfig,
         "Write .pt2 and .onnx files that run without this repository.",
+        "export --resume RUN/pruned.pt",
         always(export_command, export_text),
     ),
     "demo": Entry(
         DemoConfig,
         "The whole job on a synthetic dataset, in about two minutes, with nothing to download.",
+        "demo",
         always(demo_command, demo_text),
     ),
 }
@@ -90,6 +102,7 @@ COMMANDS = {
 EXPERIMENT = Entry(
     ControlsConfig,
     "Prune by many criteria, train on and from scratch, with several seeds, and compare.",
+    "compare --experiment controls --arch resnet_20 --resume CKPT",
     always(controls_command, controls_markdown),
 )
 
@@ -105,8 +118,9 @@ def main(argv: list[str]) -> int:
         name = "prune"
     if name not in COMMANDS:
         return refuse_command(name, COMMANDS)
-    config, description, pick = entry_of(name, argv)
-    return run(config, pick, argv, prog=f"main.py {name}", description=description)
+    config, description, example, pick = entry_of(name, argv)
+    said = f"{description} Example: python main.py {example}"
+    return run(config, pick, argv, prog=f"main.py {name}", description=said)
 
 
 def entry_of(name: str, words: list[str]) -> Entry:
@@ -117,7 +131,10 @@ def entry_of(name: str, words: list[str]) -> Entry:
 
 def usage() -> str:
     """Return the list of commands."""
-    rows = [f"  {name:9s} {entry.description}" for name, entry in COMMANDS.items()]
+    rows = [
+        f"  {name:9s} {entry.description}\n{'':12s}python main.py {entry.example}"
+        for name, entry in COMMANDS.items()
+    ]
     return "\n".join(
         [
             "usage: main.py [COMMAND] [options]   (without a command: prune)",

@@ -46,9 +46,8 @@ from utils.runs.json_files import read_json
 from utils.runs.log import RunLog
 from utils.runs.notes import note
 from utils.runs.regular_file import is_there
+from utils.runs.schema import OBJECT
 from utils.training.recalibration import recalibrate
-
-_LAST = ("finetuned_best", "recalibrated", "pruned")  # what a run ends with
 
 
 def prune_command(config: PruneConfig) -> dict[str, Any]:
@@ -195,7 +194,7 @@ def _finished(job: JobFolder, identity: Mapping[str, Any]) -> dict[str, Any] | N
         return None
     with open_job(job.path, identity):
         note(f"already finished: this is its summary; to run again, delete {job.path}")
-        return json.loads(job.summary_json.read_text(encoding="utf-8"))
+        return read_json(job.summary_json, OBJECT, "the summary of a run")
 
 
 def _final(summary: Mapping[str, Any]) -> Accuracy | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from models.registry import ARCHITECTURES
 from utils.data.image_stream import default_workers
@@ -17,6 +18,8 @@ LOADS = "a checkpoint loads as it is, bare or under state_dict, with or without 
 @dataclass(frozen=True)
 class DeviceOptions:
     """Where a command computes."""
+
+    groups_first: ClassVar = ("network", "data", "pruning", "automatic rates", "training")
 
     seed: int = option(0, "seed of everything random", group="run")
     device: str = option("auto", "auto, cpu, cuda or cuda:N", group="run")

@@ -52,15 +52,17 @@ def option(
 def add_options(parser: argparse.ArgumentParser, config_class: type) -> None:
     """Add one flag for each field of a dataclass whose fields are `option`s.
 
-    A field whose flag is not given leaves no value behind. The class may name flags that it accepts
+    A field whose flag is not given leaves no value behind. Groups named in the class's
+    `groups_first` come first, in that order. The class may name flags that it accepts
     and has no use for, {flag: why}, as `unneeded`; they may have a value, and leave a note.
     """
     hints = typing.get_type_hints(config_class)
-    groups: dict[str, Any] = {}
-    for field in dataclasses.fields(config_class):
+    fields = dataclasses.fields(config_class)
+    titles = dict.fromkeys(field.metadata["group"] for field in fields)
+    first = [title for title in getattr(config_class, "groups_first", ()) if title in titles]
+    groups = {title: parser.add_argument_group(title) for title in dict.fromkeys([*first, *titles])}
+    for field in fields:
         title = field.metadata["group"]
-        if title not in groups:
-            groups[title] = parser.add_argument_group(title)
         flags = (f"--{field.name}", *field.metadata["flags"])
         how = _how_to_read(field, hints[field.name])
         action = groups[title].add_argument(*flags, dest=field.name, **how)
@@ -87,7 +89,8 @@ def parse(
         ValueError: a flag or a word that nobody knows, and which it is like; a value that the
             dataclass itself refuses, or that no machine computes with.
     """
-    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
+    usage = f"{prog} [options]"
+    parser = _Parser(prog=prog, usage=usage, description=description, allow_abbrev=False)
     add_options(parser, config_class)
     words = [part for word in argv for part in _unglued(word)]
     found, unknown = parser.parse_known_args(words)
