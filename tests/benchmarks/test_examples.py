@@ -30,11 +30,11 @@ def test_sections_are_cut_out():
 
 
 def test_long_commands_are_folded_as_a_shell_reads_them():
-    made = {"device": "a CPU", "threads": 1, "cpus": 2, "torch": "2.15.0", "commit": "0123"}
+    made = {"device": "a CPU", "threads": 1, "cpus": 2, "torch": "2.15.0"}
     command = "main.py prune " + " ".join(f"--option_{number} value" for number in range(20))
     stored = {"command": command, "output": "| x |", "environment": made}
     text = block_text("demo", stored)
     folded, shown, hardware = text.split("\n\n")
     assert max(map(len, folded.splitlines())) <= 120
     assert shlex.split(folded.replace("\\\n", " ")) == ["python", *shlex.split(command)]
-    assert (shown, hardware) == ("| x |", "a CPU, 1 of 2 threads; torch 2.15.0, commit 0123.")
+    assert (shown, hardware) == ("```text\n| x |\n```", "a CPU, 1 of 2 threads; torch 2.15.0.")

@@ -27,7 +27,9 @@ def test_the_demo_trains_ranks_prunes_and_summarizes(call, monkeypatch, tmp_path
     again = call("main.py", "demo", *words)  # goes on where it was stopped: at the end
     assert again.code == 0
     assert files_in(tmp_path / "result" / "demo")["pruned/pruned.pt"] == files["pruned/pruned.pt"]
-    first, second, third = (line.strip() for line in again.out.splitlines()[-3:])
+    first, second, third = (
+        line.strip() for line in again.out.replace("\\\n", "").splitlines()[-3:]
+    )
     assert first == "tensorboard --logdir result/demo"
     assert [line.split()[2] for line in (second, third)] == ["evaluate", "export"]
     for line in (second, third):

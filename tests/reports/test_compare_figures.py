@@ -38,6 +38,10 @@ def timed(batch_size, dense, pruned):
     return {state: dict(zip(names, found, strict=True)) | spread for state, found in times.items()}
 
 
+def counts(macs):
+    return {"macs": macs, "parameters": 1}
+
+
 SUMMARY = {
     "arch": "resnet_56",
     "criterion": "l1",
@@ -45,8 +49,8 @@ SUMMARY = {
     "compress_rate": "[0.5]*55",
     "options": {},
     "job_dir": "result/resnet_56/mine",
-    "paper_rule": {"dense": {"macs": 200}, "pruned": {"macs": 100, "parameters": 1}},
-    "physical": {"dense": {"macs": 400}, "pruned": {"macs": 100, "parameters": 1}},
+    "paper_rule": {"dense": counts(200), "pruned": counts(100)},
+    "physical": {"dense": counts(400), "pruned": counts(100)},
     "accuracy": {
         "dense": accuracy(180),
         "pruned": accuracy(20),
@@ -157,7 +161,7 @@ def test_without_matplotlib_the_points_are_written_and_a_hint_is_given(finished,
     [
         (None, "expected a file of JSON"),
         ("{", "expected a file of JSON"),
-        ("[1]", "expected what `evaluate --against CKPT --json` prints"),
+        ("[1]", "expected a file of JSON"),
         ('{"macs": 1}', "expected what `evaluate --against CKPT --json` prints"),
     ],
 )
@@ -165,7 +169,7 @@ def test_a_file_that_evaluate_did_not_print_is_one_sentence(finished, call, cont
     Path("both.json").unlink() if content is None else Path("both.json").write_text(content)
     outcome = call("main.py", *finished, "--figures", "figures")
     assert outcome.code == 2 and outcome.out == "" and not Path("figures").exists()
-    assert "--evaluated both.json" in outcome.err and message in outcome.err
+    assert "both.json" in outcome.err and message in outcome.err
 
 
 def test_evaluated_files_need_a_folder_for_the_figure(finished, call):

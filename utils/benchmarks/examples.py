@@ -79,16 +79,14 @@ def excerpt(text: str, sections: Sequence[str]) -> str:
 
 def block_text(name: str, stored: Mapping[str, Any]) -> str:
     """Return a block: the command, what it printed or the table of its runs, and the hardware."""
-    made = stored["environment"]
-    hardware = f"{made['device']}, {made['threads']} of {made['cpus']} threads"
-    versions = f"torch {made['torch']}, commit {made['commit']}."
-    command = stored["command"]
+    made, command = stored["environment"], stored["command"]
     if name in OUTPUTS:
-        shown = stored["output"]
+        shown = f"```text\n{stored['output']}\n```"
     else:
         shown = _study(stored["rows"])
         command = _with_flags(command, stored["rows"][0]["flags"])
-    return f"    python {_wrapped(command)}\n\n{shown}\n\n{hardware}; {versions}"
+    hardware = f"{made['device']}, {made['threads']} of {made['cpus']} threads"
+    return f"    python {_wrapped(command)}\n\n{shown}\n\n{hardware}; torch {made['torch']}."
 
 
 def _with_flags(command: str, flags: Mapping[str, str]) -> str:
@@ -159,7 +157,8 @@ def _run_study(command: str, varied: Mapping[str, Sequence[str]], folder: Path) 
 
 def run_all(folder: Path) -> dict[str, Any]:
     """Run every example in a folder, the demo first; return {block: what `block_text` takes}."""
-    made = environment(torch.device("cpu"))
+    found = environment(torch.device("cpu"))
+    made = {name: found[name] for name in ("device", "threads", "cpus", "torch")}
     stored = {
         name: {"command": command, "output": excerpt(_run(command, folder), sections)}
         for name, (command, sections) in OUTPUTS.items()

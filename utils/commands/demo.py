@@ -126,8 +126,8 @@ def demo_text(summary: Mapping[str, Any]) -> str:
             f"All that was measured: {summary['job_dir']}/summary.md",
             "Try next:\n"
             f"    tensorboard --logdir {folder}\n"
-            f"    python main.py evaluate --resume {dense} --arch {ARCH} --dataset shapes "
-            f"--against {pruned}\n"
+            f"    python main.py evaluate --resume {dense} --arch {ARCH} \\\n"
+            f"        --dataset shapes --against {pruned}\n"
             f"    python main.py export --resume {pruned} --dataset shapes",
         )
     )
