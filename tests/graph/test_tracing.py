@@ -57,9 +57,9 @@ class Mixing(nn.Module):
 class Supervised(nn.Module):
     """Cannot be run in train mode."""
 
-    def __init__(self):
+    def __init__(self, channels):
         super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3)
+        self.conv = nn.Conv2d(channels, 8, 3)
 
     def forward(self, x):
         if self.training:
@@ -105,5 +105,11 @@ def test_what_training_alone_mixes_stays_whole():
     assert slim.head.in_features == 8
 
 
-def test_a_network_that_only_evaluates_can_be_traced():
-    assert trace_channels(Supervised(), IMAGE).filters() == {"conv": 8}
+def test_a_network_that_only_evaluates_is_removed_from_unproven():
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), Supervised(6))
+    graph, masks = trace_channels(model, IMAGE), {"0": torch.arange(6) > 2}
+    assert graph.filters() == {"0": 6, "1.conv": 8}
+    with pytest.raises(ValueError, match="expected targets in train mode, so that removal"):
+        remove_filters(model, graph, masks)
+    slim = remove_filters(model, graph, masks, check=False).eval()
+    assert slim[0].out_channels == 3 and slim(IMAGE).shape == model.eval()(IMAGE).shape

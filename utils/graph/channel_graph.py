@@ -45,6 +45,7 @@ class ChannelGraph:
         masked: {name: dimensions along which filters' masks zero it}.
         alignable: {layer: how it may pick from its input and write into a wider output}.
         example: the inputs that the network was traced on, of one image.
+        trains_not: why it does not run in train mode on the example, "" if it does.
     """
 
     runs: tuple[Run, ...]
@@ -54,6 +55,7 @@ class ChannelGraph:
     masked: Mapping[str, tuple[int, ...]]
     alignable: Mapping[str, Alignment]
     example: Any
+    trains_not: str = ""
 
     def filters(self) -> dict[str, int]:
         """Return the number of filters of every conv and linear, in the order they run."""
@@ -202,13 +204,13 @@ def trace_channels(model: nn.Module, example: Any) -> ChannelGraph:
 def _traced(model: nn.Module, example: Any) -> ChannelGraph:
     labels = ParameterLabels(model)
     first = _run(model, labels, example, train=False)
-    runs = [first]
+    runs, trains_not = [first], ""
     try:
         second = _run(model, labels, example, train=True)
         if [o.name for o in second.operations] != [o.name for o in first.operations]:
             runs.append(second)
-    except ValueError:
-        pass  # a network may train on what the example does not hold
+    except ValueError as error:  # a network may train on what the example does not hold
+        trains_not = str(error)
     relations = tuple(relation for run in runs for relation in run.relations)
     return ChannelGraph(
         tuple(runs),
@@ -218,6 +220,7 @@ def _traced(model: nn.Module, example: Any) -> ChannelGraph:
         {name: tuple(sorted(dims)) for name, dims in labels.masked.items()},
         alignments(runs),
         repeated(example, 1),
+        trains_not,
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from utils.graph import operations as names
+from utils.graph.counted import numbers_in
 from utils.graph.elementwise import combined, elementwise, labelled_like, reduced
 from utils.graph.labels import (
     compressed,
@@ -61,6 +62,11 @@ class Call:
             names.MOVEMENTS | names.SPATIAL.keys() | names.LAYERS.keys() | names.REDUCTIONS.keys()
         )
         return self.name in known or self.name in UNIFORM or self.name in names.ALONG
+
+    def is_rigid(self) -> bool:
+        """True for a split into sizes that are plain numbers."""
+        sizes = self.argument(1, "split_size_or_sections", "split_size", default=None)
+        return "split" in self.name and isinstance(sizes, list | tuple) and not numbers_in(sizes)
 
     def reshapes_in_place(self) -> bool:
         """True for `x.squeeze_()` and its like, which write nothing and change the shape."""

@@ -35,16 +35,17 @@ from utils.graph.values import Value, Values, live, tensors_in
 class Operation:
     """One torch function that the network called, in module `path`.
 
-    It is the `number`-th of all functions called that give out more than facts and sizes.
-    `reads` and `gives` are the values of the tensors among its arguments and results; `writes` are
-    {place among the arguments: value} of those it wrote to. If it `moves` data, its results are
-    what the same call makes of labels.
+    It is the `number`-th of all functions called that give out more than facts and sizes. `reads`
+    and `gives` are the values of the tensors among its arguments and results; `writes` are {place
+    among the arguments: value} of those it wrote to. If it `moves` data, its results are what the
+    same call makes of labels; it is `rigid` if the code names their sizes in plain numbers.
     """
 
     name: str
     path: str
     number: int
     moves: bool
+    rigid: bool
     reads: tuple[Value, ...]
     gives: tuple[Value, ...]
     writes: Mapping[int, Value]
@@ -237,6 +238,7 @@ class LabelRun(TorchFunctionMode):
                 self.stack[-1],
                 self._number,
                 call.moves,
+                call.is_rigid(),
                 reads,
                 tuple(gives),
                 writes,

@@ -5,6 +5,7 @@ those of the full network. Where it does not (a chunk whose halves shrank differ
 fixed sizes), more places are kept there, and it is tried again.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,30 +28,39 @@ from utils.removal.aligned import is_aligned
 from utils.runs.borrowed_state import evaluating, training
 
 _WHOLE = 4  # the last of the ways to let an operation follow
+_BEFORE = 8  # operations that are kept whole at once, before one that does not follow
 Places = dict[tuple[int, int], int]  # (run, operation) -> which way
 
 
 @dataclass
 class Misfit:
-    """Operations that do not follow, and why."""
+    """Operations that do not follow, or compute something else, and why.
+
+    `alike` are those that the same code of other modules makes.
+    """
 
     places: list[tuple[int, int]]
     reason: str
-    last_ways: list[int] = field(default_factory=list)
+    alike: list[tuple[int, int]] = field(default_factory=list)
 
-    def raised(self, ways: Places) -> bool:
-        """Try the next way at these operations, or the last at those before them; False if none."""
-        for place in self.places:
-            if ways.get(place, 0) < _WHOLE:
-                for other in self.places:
-                    ways[other] = ways.get(other, 0) + 1 if len(self.places) == 1 else _WHOLE
-                return True
-        run, first = self.places[0]
-        for number in reversed(range(first)):
-            if ways.get((run, number), 0) < _WHOLE:
-                ways[run, number] = _WHOLE
-                return True
-        return False
+    def raised(self, ways: Places, graph: ChannelGraph) -> bool:
+        """Try the next way at these operations, or the last at those before; False if none."""
+        rest = [place for place in self.places if ways.get(place, 0) < _WHOLE]
+        if rest and len(self.places) > 1:
+            ways.update(dict.fromkeys(rest, _WHOLE))
+        elif rest:
+            (run, number) = rest[0]
+            operation = graph.runs[run].operations[number]
+            known = not operation.rigid and any(True for _ in _blocks(operation))
+            way = ways.get(rest[0], 0) + 1 if known else _WHOLE
+            for place in (*rest, *self.alike):
+                ways[place] = max(ways.get(place, 0), way)
+        else:
+            run, first = self.places[0]
+            before = [(run, n) for n in reversed(range(first)) if ways.get((run, n), 0) < _WHOLE]
+            rest = before[:_BEFORE]
+            ways.update(dict.fromkeys(rest, _WHOLE))
+        return bool(rest)
 
     def __str__(self) -> str:
         return self.reason
@@ -78,8 +88,20 @@ def misfit(slim: nn.Module, graph: ChannelGraph, keep: Tensor) -> Misfit | None:
                 at = min(follower.at, len(run.operations) - 1)
                 where = run.operations[at]
                 reason = f"{where.name} in {where.path or 'the network'}: {lines[0][:200]}"
-                return Misfit([(number, at)], reason)
+                return Misfit([(number, at)], reason, _alike(slim, run, number, at))
     return None
+
+
+def _alike(slim: nn.Module, run: Run, number: int, at: int) -> list[tuple[int, int]]:
+    """Return the operations that other modules of the same class make at the same place."""
+    seen: Counter[str] = Counter()
+    found: dict[Any, list[tuple[int, int]]] = {}
+    for place, operation in enumerate(run.operations):
+        kind = type(slim.get_submodule(operation.path)).__name__
+        key = kind, operation.name, len(operation.gives), seen[operation.path]
+        seen[operation.path] += 1
+        found.setdefault(key, []).append((number, place))
+    return next(places for places in found.values() if (number, at) in places)
 
 
 class Follower(TorchFunctionMode):

@@ -47,7 +47,8 @@ def remove_filters(
 
     Raises:
         ValueError: if a mask does not fit, or leaves a layer without filters; if the network cannot
-            be copied; or if the copy does not compute what the masked network computes.
+            be copied; or if the copy does not compute what the masked network computes, or that
+            cannot be checked, since the network does not run in train mode on the example.
     """
     for module, mask in masks.items():
         if not mask.any():
@@ -76,6 +77,11 @@ def remove_channels(
     """
     if align not in _ALIGN:
         raise ValueError(f"align is {align!r}: expected one of {', '.join(_ALIGN)}")
+    if check and graph.trains_not:
+        raise ValueError(
+            f"{graph.trains_not} in train mode, so that removal cannot be proven there: "
+            "expected an example that it trains on, or check=False"
+        )
     masked = copied(model)
     ChannelMasks(masked, graph, masks, unmasked=unmasked).apply()
     kept = partial(graph.kept, masks, unmasked=unmasked)
@@ -90,7 +96,7 @@ def remove_channels(
             found = difference and difference.misfit(graph)
         if found is None:
             return slim
-        if not found.raised(whole):
+        if not found.raised(whole, graph):
             break
     if difference is not None:
         raise ValueError(
