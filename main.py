@@ -12,9 +12,10 @@ if __name__ == "__main__":
 from utils.commands.compare import CompareConfig, compare_command
 from utils.commands.controls import controls_command
 from utils.commands.demo import DemoConfig, demo_command, demo_text
-from utils.commands.door import Command, always, refuse_command, run
+from utils.commands.door import Command, always, refuse_command, run, usage
 from utils.commands.evaluate import evaluate_command, test_only_command
 from utils.commands.export import export_command
+from utils.commands.layers import layers_command
 from utils.commands.prune import prune_command
 from utils.commands.prune_weights import prune_weights_command
 from utils.commands.prune_zeros import prune_zeros_command
@@ -23,6 +24,7 @@ from utils.commands.train import train_command, train_text
 from utils.options.controls_options import ControlsConfig
 from utils.options.evaluate_options import EvaluateConfig
 from utils.options.export_options import ExportConfig
+from utils.options.layers_options import LayersConfig
 from utils.options.prune_options import PruneConfig
 from utils.options.scan_options import ScanConfig
 from utils.options.train_options import TrainConfig
@@ -30,6 +32,7 @@ from utils.reports.compare_table import compare_text
 from utils.reports.controls_table import controls_markdown
 from utils.reports.evaluate_table import evaluate_text
 from utils.reports.export_table import export_text
+from utils.reports.layers_table import layers_text
 from utils.reports.scan_results import scan_markdown
 from utils.reports.screen import prune_screen
 from utils.reports.weight_summary import weights_markdown
@@ -78,6 +81,12 @@ COMMANDS = {
         "scan --arch resnet_56 --resume CKPT --criterion l1",
         always(scan_command, scan_markdown),
     ),
+    "layers": Entry(
+        LayersConfig,
+        "What of a network may be pruned: layers, groups, rank sites, shares of the MACs.",
+        "layers --arch torchvision:resnet18 --image_size 64",
+        always(layers_command, layers_text),
+    ),
     "compare": Entry(
         CompareConfig,
         "The published tables beside counts and runs (`--experiment controls --help`: criteria).",
@@ -110,12 +119,9 @@ EXPERIMENT = Entry(
 def main(argv: list[str]) -> int:
     """Run the command that `argv` spells and return the exit code."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
+        print(usage((name, entry.description, entry.example) for name, entry in COMMANDS.items()))
         return 0
-    if argv and not argv[0].startswith("-"):
-        name, argv = argv[0], argv[1:]
-    else:
-        name = "prune"
+    name, *argv = argv if not argv[0].startswith("-") else ["prune", *argv]
     if name not in COMMANDS:
         return refuse_command(name, COMMANDS)
     config, description, example, pick = entry_of(name, argv)
@@ -127,23 +133,6 @@ def entry_of(name: str, words: list[str]) -> Entry:
     """Return a command's entry, as its words ask for."""
     asked = any(word.partition("=")[0] == "--experiment" for word in words)
     return EXPERIMENT if name == "compare" and asked else COMMANDS[name]
-
-
-def usage() -> str:
-    """Return the list of commands."""
-    rows = [
-        f"  {name:9s} {entry.description}\n{'':12s}python main.py {entry.example}"
-        for name, entry in COMMANDS.items()
-    ]
-    return "\n".join(
-        [
-            "usage: main.py [COMMAND] [options]   (without a command: prune)",
-            "",
-            *rows,
-            "",
-            "`main.py COMMAND --help` lists its options; rank_generation.py ranks the filters.",
-        ]
-    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Importing a user's own files beside this repository's packages, neither shadowing the other."""
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +37,27 @@ def importable(folder: Path | None) -> Iterator[None]:
 
 
 _THEIRS: dict[Path, dict[str, ModuleType]] = {}  # a folder's modules named as ours, once imported
+
+
+def library() -> ModuleType:
+    """Return `utils.library` for a program whose own `utils` or `models` shadow this repository's.
+
+    The program's stay what they are. This file needs nothing but Python, so that `runpy.run_path`
+    gets at this function from anywhere.
+    """
+    names = _top_level(_REPOSITORY)
+    theirs = _taken(names)
+    sys.path.insert(0, str(_REPOSITORY))
+    importlib.invalidate_caches()
+    try:
+        found = importlib.import_module("utils.library")
+        with suppress(ImportError):  # what is imported late, where it can be had
+            importlib.import_module("utils.rank.triton_kernel")
+        return found
+    finally:
+        sys.path.remove(str(_REPOSITORY))
+        ours = _taken(names)
+        sys.modules.update({name: module for name, module in ours.items() if "." in name} | theirs)
 
 
 def module_of_file(path: str | Path) -> ModuleType:

@@ -17,6 +17,7 @@ import copy
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from models.imports import importable, module_of_file
 from models.registry import ARCHITECTURES, architecture
 
 LIBRARIES = ("torchvision", "timm")
+TRAINED = ("weights", "pretrained")  # arguments of the libraries' networks that bring weights
 _CHANNELS = 3
 
 
@@ -76,6 +78,16 @@ class NetworkSpec:
 def is_own(spec: str) -> bool:
     """True for a spec that runs code of the user's: a file's or a module's callable."""
     return ":" in spec and spec.partition(":")[0] not in LIBRARIES
+
+
+def folder_name(spec: str, arguments: str = "") -> str:
+    """Return the name of the folder that belongs to a network: `my_net_build_width=8`."""
+    source, colon, name = spec.rpartition(":")
+    if not colon:
+        return spec
+    words = [Path(source).stem if _is_file(source) else source, name]
+    words += [arguments] if arguments else []
+    return re.sub(r"[^\w.=-]+", "_", "_".join(words))
 
 
 def open_spec(spec: str, arguments: Mapping[str, Any] | None = None) -> NetworkSpec:
@@ -138,7 +150,7 @@ def _registered(name: str, arguments: dict[str, Any]) -> NetworkSpec:
         hint = _nearest(name, [*ARCHITECTURES, *_as_torchvision(name)])
         others = f"; or {', '.join(_EXPECTED[1:])}"
         raise ValueError(
-            f"unknown arch {name!r}{hint}: expected one of {', '.join(ARCHITECTURES)}{others}"
+            f"unknown arch {name!r}: expected one of {', '.join(ARCHITECTURES)}{others}{hint}"
         )
     if arguments:
         raise ValueError(

@@ -30,7 +30,8 @@ ROOMS += tuple(f"utils/{room}" for room in ("metrics", "data", "commands", "pape
 def demo_result(tmp_path, monkeypatch):
     """Work in a folder that holds the rank files and a pruned file where the demo writes one."""
     monkeypatch.chdir(tmp_path)
-    Path("rank_conv").symlink_to(ROOT / "rank_conv")
+    for room in ("rank_conv", "models"):
+        Path(room).symlink_to(ROOT / room)
     dense = network_of(build_model("resnet_8"), "resnet_8")
     masks = random_masks({"layer1.0.conv1": 16}, 0.5, seed=0)
     removed = remove_filters(dense.model, dense.graph, masks)
@@ -53,9 +54,11 @@ def test_python_lines_run(code, demo_result, monkeypatch):
     names: dict[str, object] = {}
     exec(code, names)
     if "again" in names:
-        image = torch.randn(1, 3, 224, 224)
-        small, again = names["smaller"].eval(), names["again"].eval()
+        image = torch.randn(1, 3, 64, 64)
+        small, again = names["small"].model.eval(), names["again"].eval()
         assert torch.equal(small(image), again(image))
+    elif "runpy" in names:
+        assert names["prune"].__name__ == "prune"
     elif "largest" in names:
         weights = {"conv": torch.tensor([[1.0, -3.0], [2.0, 0.0]])}
         assert criteria.weight_scores("largest", weights)["conv"].tolist() == [3.0, 2.0]

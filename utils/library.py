@@ -4,6 +4,7 @@ from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.groups import ChannelGroup, channel_groups, describe
 from utils.metrics.cost import Cost, LayerCost, PaperCost, paper_cost, physical_cost
 from utils.options.networks import load_network
+from utils.planning.direct import Pruned, prune
 from utils.pruning.group_plan import plan_groups
 from utils.pruning.plan import LayerPlan, PruningPlan
 from utils.pruning.scores import score_filters
@@ -24,6 +25,7 @@ __all__ = [
     "LayerCost",
     "LayerPlan",
     "PaperCost",
+    "Pruned",
     "PruningPlan",
     "Staying",
     "ZeroRemoval",
@@ -35,6 +37,7 @@ __all__ = [
     "paper_cost",
     "physical_cost",
     "plan_groups",
+    "prune",
     "recalibrate",
     "remove_filters",
     "remove_zero_filters",

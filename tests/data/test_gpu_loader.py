@@ -106,7 +106,7 @@ def test_num_batches_is_the_number_of_batches(make_set, size, drop_last, count):
     [
         (0, "none", {}, "batch size: expected at least 1, got 0"),
         (7, "none", {"drop_last": True}, "expected at most the 6 images of 'random' .* got 7"),
-        (2, "imagnet", {}, "expected one of cifar10, imagenet, none, got 'imagnet'"),
+        (2, "imagnet", {}, "expected one of cifar10, imagenet, none, or MEAN"),
         (2, "none", {"augment": True}, r"augmentation: expected a seed \(an integer\), got None"),
     ],
 )

@@ -44,7 +44,7 @@ def test_more_images_than_there_are_is_refused(make_set):
     ("images", "labels", "message"),
     [
         (torch.zeros(2, 3, 4, 4), torch.zeros(2), r"images of 'bad': expected uint8 \[N, 3"),
-        (torch.zeros(2, 1, 4, 4).byte(), torch.zeros(2), r"got torch.uint8 \[2, 1, 4, 4\]"),
+        (torch.zeros(2, 2, 4, 4).byte(), torch.zeros(2), r"got torch.uint8 \[2, 2, 4, 4\]"),
         (torch.zeros(2, 3, 4, 4).byte(), torch.zeros(2), r"labels of 'bad': expected int64 \[2\]"),
         (torch.zeros(2, 3, 4, 4).byte(), torch.zeros(3).long(), r"got torch.int64 \[3\]"),
         (torch.zeros(2, 3, 4, 4).byte(), torch.tensor([0, 2]), "expected 0 to 1, got 0 to 2"),

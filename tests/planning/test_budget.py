@@ -13,7 +13,7 @@ from models.registry import example_images
 from utils.commands.scan import run_scan
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.latency import Latency
-from utils.options.networks import open_network
+from utils.options.networks import draw_network
 from utils.options.prune_options import PruneConfig
 from utils.options.scan_options import ScanConfig
 from utils.options.score_options import how_scored
@@ -32,7 +32,7 @@ SCORES = {"rank_folder": Path("absent"), "seed": 0}
 
 @cache
 def dense(arch):
-    return open_network(arch, None, seed=0)
+    return draw_network(arch, 0)
 
 
 def config_of(arch, **how):

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from tests.reference import needs_reference, published_ranks
-from utils.options.networks import open_network, outline
+from utils.options.networks import draw_network, outline
 from utils.paper.hrankplus import slim_widths
 from utils.planning.plan import make_plan
 
 
 @cache
 def dense(arch):
-    return open_network(arch, None, seed=0)
+    return draw_network(arch, 0)
 
 
 def planned(arch, text, **how):

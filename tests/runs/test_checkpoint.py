@@ -140,8 +140,8 @@ def test_profiler_counters_are_dropped():
         ({}, "an empty object"),
         ({"epoch": 3}, "an object with 'epoch', and 'epoch' is 3"),
         (
-            {"net": {"w": torch.ones(1)}, "acc": 9.5},
-            "an object with 'net', 'acc', and 'net' is an object with 'w'",
+            {"nets": {"w": torch.ones(1)}, "acc": 9.5},
+            "an object with 'nets', 'acc', and 'nets' is an object with 'w'",
         ),
         (torch.ones(2), "Tensor"),
     ],

@@ -24,7 +24,7 @@ from utils.graph.network import Network
 from utils.options.data_options import DataOptions, NetworkOptions
 from utils.options.devices import open_device
 from utils.options.images import open_images
-from utils.options.networks import open_dense_network
+from utils.options.networks import open_prunable
 from utils.paper.markdown import counted, portable, table
 from utils.paper.pages import write_block
 from utils.runs.atomic_write import write_json
@@ -66,7 +66,7 @@ def rank_benchmark_command(config: RankBenchmarkConfig) -> dict[str, Any]:
         ValueError: bad input.
     """
     device = open_device(config.device, config.gpu)
-    network = open_dense_network(config)
+    network = open_prunable(config)
     model, sites = network.model.to(device), network.layers.sites()
     per_image = count_maps(model, sites, network.image)
     wanted = -(-MILLION // per_image) if config.million else config.num_images

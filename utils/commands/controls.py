@@ -11,7 +11,7 @@ from utils.commands.ranks import ranks_command
 from utils.options.controls_options import ControlsConfig
 from utils.options.devices import open_device
 from utils.options.images import open_images
-from utils.options.networks import RESULTS, checkpoint_of, outline
+from utils.options.networks import RESULTS, checkpoint_of, outline_of
 from utils.options.prune_options import PruneConfig
 from utils.options.rank_options import RankConfig
 from utils.paper.measured_runs import read_summary
@@ -47,7 +47,7 @@ def controls_command(config: ControlsConfig) -> dict[str, Any]:
     checkpoint = checkpoint_of(config)
     options = as_dict(config, without=_MAY_DIFFER)
     identity = {"command": "compare", **options, "checkpoint_sha256": sha256_of(checkpoint)}
-    folder = config.job_dir or RESULTS / config.arch / named_by(config.experiment, identity)
+    folder = config.job_dir or RESULTS / config.arch_folder / named_by(config.experiment, identity)
     with open_job(folder, identity) as job:
         ranks = config.rank_conv or _ranks(config, checkpoint, folder / "rank_conv")
         runs = list(config.runs(folder, checkpoint=checkpoint, ranks=ranks))
@@ -99,7 +99,7 @@ def _side_by_side(
     to_make = {run.job_dir.name: run for run in runs if _finished(run) is None}
     if to_make:
         open_images(
-            config, outline(config.arch), device, any_classes=True
+            config, outline_of(config), device, any_classes=True
         )  # downloaded once, where they have to be
         call_side_by_side(prune_command, to_make, config.jobs)
 

@@ -13,7 +13,7 @@ from utils.commands.ranks import ranks_command
 from utils.commands.train import train_command
 from utils.options.data_options import DeviceOptions
 from utils.options.images import open_images
-from utils.options.networks import open_dense_network, outline
+from utils.options.networks import open_prunable, outline
 from utils.options.prune_options import PruneConfig
 from utils.options.rank_options import RankConfig
 from utils.options.score_options import how_scored
@@ -91,7 +91,7 @@ def _steps(config: DemoConfig) -> tuple[TrainConfig, RankConfig, PruneConfig]:
 
 def _draw_maps(path: Path, config: PruneConfig, layers: Sequence[Mapping[str, Any]]) -> None:
     """Write the feature maps of one test image at the second conv: which stay, which go."""
-    dense = open_dense_network(config)
+    dense = open_prunable(config)
     scores = score_layers(dense, **how_scored(config))
     images = open_images(config, dense)
     chosen = layers[1]

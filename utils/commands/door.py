@@ -3,11 +3,13 @@
 import errno
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
+from utils.options.networks import OwnSpecError
 from utils.runs import processes
 from utils.runs.hints import did_you_mean
 from utils.runs.options import parse
@@ -49,6 +51,10 @@ def run(
             command, text = pick(config)
             result = command(config)
             print(json.dumps(result, allow_nan=False) if config.json else text(result))
+    except OwnSpecError as error:  # the words that name the code are the user's to say
+        again = f"python {prog} {shlex.join(argv)} {error.words}"
+        print(f"{prog}: error: {error}, that is: {again}", file=sys.stderr)
+        return BAD_INPUT
     except (ValueError, OSError, MemoryError, RecursionError, RuntimeError) as error:
         sentence = _sentence(error, config_class)
         if sentence is None:
@@ -68,6 +74,17 @@ def refuse_command(name: str, known: Iterable[str]) -> int:
     expected = f"expected one of {', '.join(names)}{did_you_mean(name, names)}"
     print(f"main.py: error: unknown command {name!r}: {expected}", file=sys.stderr)
     return BAD_INPUT
+
+
+def usage(commands: Iterable[tuple[str, str, str]]) -> str:
+    """Return the list of commands, of each its name, what it does, and an example."""
+    rows = [
+        f"  {name:9s} {description}\n{'':12s}python main.py {example}"
+        for name, description, example in commands
+    ]
+    first = "usage: main.py [COMMAND] [options]   (without a command: prune)"
+    last = "`main.py COMMAND --help` lists its options; rank_generation.py ranks the filters."
+    return "\n".join([first, "", *rows, "", last])
 
 
 def _sentence(error: Exception, config_class: type) -> str | None:

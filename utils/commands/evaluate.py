@@ -23,7 +23,7 @@ from utils.metrics.sparsity import total_zeros, zero_filters, zero_values
 from utils.options.devices import open_device
 from utils.options.evaluate_options import EvaluateConfig, checkpoint_in
 from utils.options.images import Images, open_images
-from utils.options.networks import check_normalization, open_network
+from utils.options.networks import check_normalization, load_network, open_network
 from utils.options.prune_options import PruneConfig
 from utils.reports.side_by_side import ratios, remarks
 from utils.runs.environment import environment
@@ -72,18 +72,22 @@ def _open_tested(config: EvaluateConfig) -> list[Network]:
     Raises:
         ValueError: one cannot be loaded, or they do not read the same images.
     """
-    first = open_network(config.arch, config.tested(), config.seed)
+    first = open_network(config, config.tested())
     check_normalization(first, config.normalization)
     if config.against is None:
         return [first]
     path = checkpoint_in("--against", config.against)
-    other = open_network(config.against_arch or first.spec, path, config.seed)
+    arch = config.against_arch or first.spec
+    arguments = first.arguments if arch == first.spec else ""
+    other = load_network(path, arch, arguments=arguments, image_size=first.image_size)
     check_normalization(other, config.normalization)
-    (size, classes), (expected, known) = ((x.image_size, x.num_classes) for x in (other, first))
-    if (size, classes) != (expected, known):
+    (told, size), (classes, wanted) = (
+        (x.num_classes, " x ".join(map(str, x.image_size))) for x in (other, first)
+    )
+    if (told, size) != (classes, wanted):
         raise ValueError(
-            f"--against {path} tells {classes} classes of {size} x {size} images apart: expected "
-            f"{known} of {expected} x {expected}, as the first network does"
+            f"--against {path} tells {told} classes of {size} images apart: expected {classes} of "
+            f"{wanted}, as the first network does"
         )
     return [first, other]
 

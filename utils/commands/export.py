@@ -9,14 +9,14 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.data.gpu_loader import normalize
-from utils.data.images import NORMALIZATIONS
+from utils.data.images import mean_and_deviation
 from utils.graph.network import Network
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.export_check import check_file, logits_of
 from utils.metrics.latency import latencies
 from utils.options.export_options import ExportConfig
 from utils.options.images import open_images
-from utils.options.networks import RESULTS, check_normalization, draw_network, open_network
+from utils.options.networks import check_normalization, draw_like, open_network, results_of
 from utils.runs.atomic_write import atomic_open
 from utils.runs.environment import environment
 from utils.runs.exported import FORMATS, export_program
@@ -28,10 +28,11 @@ _CPU = torch.device("cpu")
 class _Normalized(nn.Module):
     """A network that takes pixels in [0, 1] and normalizes them itself."""
 
-    def __init__(self, network: nn.Module, normalization: str):
+    def __init__(self, network: nn.Module, normalization: str, channels: int):
         super().__init__()
         self.network = network
-        for name, values in zip(("mean", "deviation"), NORMALIZATIONS[normalization], strict=True):
+        of_channels = mean_and_deviation(normalization, channels)
+        for name, values in zip(("mean", "deviation"), of_channels, strict=True):
             self.register_buffer(name, torch.tensor(values)[:, None, None])  # [3, 1, 1]
 
     def forward(self, pixels: Tensor) -> Tensor:  # [N, 3, H, W]
@@ -47,7 +48,7 @@ def export_command(config: ExportConfig) -> dict[str, Any]:
     formats, here = _formats(config), environment(_CPU)
     if config.gpu is not None:
         note(f"--gpu {config.gpu}: export computes on the CPU")
-    network = open_network(config.arch, config.tested(), config.seed)
+    network = open_network(config, config.tested())
     check_normalization(network, config.normalization)
     paths = {format: _path(config, network, format) for format in formats}
     dataset, classes, pixels = _pixels(config, network)
@@ -55,7 +56,8 @@ def export_command(config: ExportConfig) -> dict[str, Any]:
     logits = logits_of(model, normalize(pixels, config.normalization))
     inside = config.with_normalization
     images = normalize(pixels, "none" if inside else config.normalization)
-    shipped = _Normalized(model, config.normalization) if inside else model
+    channels = network.image_channels
+    shipped = _Normalized(model, config.normalization, channels) if inside else model
     program = export_program(shipped, example)
     facts = _facts(config, network, classes) | {"commit": here["commit"]}
     files, networks = [], {"network": shipped}
@@ -66,7 +68,7 @@ def export_command(config: ExportConfig) -> dict[str, Any]:
         with atomic_open(path) as file:
             file.write(content)
         files.append({"format": format, "path": str(path), "size_bytes": len(content), **checked})
-    dense = draw_network(network.spec, config.seed, network.num_classes).model
+    dense = draw_like(network, config.seed).model
     checkpoint = network.checkpoint
     return {
         "command": "export",
@@ -118,7 +120,7 @@ def _path(config: ExportConfig, network: Network, format: str) -> Path:
         ValueError: the checkpoint lies there.
     """
     checkpoint = network.checkpoint
-    path = checkpoint or RESULTS / network.spec / "untrained.pt"
+    path = checkpoint or results_of(network) / "untrained.pt"
     if config.output is not None:
         is_file = config.output.suffix.removeprefix(".") in FORMATS
         path = config.output if is_file else config.output / path.name
@@ -143,13 +145,14 @@ def _pixels(config: ExportConfig, network: Network) -> tuple[str, Sequence[str] 
 
 def _facts(config: ExportConfig, network: Network, classes: Sequence[str] | None) -> dict[str, Any]:
     """Return what a file says of its network and of the images that it takes."""
-    size = network.image_size
-    mean, deviation = NORMALIZATIONS[config.normalization]
+    channels, (height, width) = network.image_channels, network.image_size
+    mean, deviation = mean_and_deviation(config.normalization, channels)
+    colors = "RGB" if channels == 3 else "gray"
     then = "" if config.with_normalization else ", less mean, divided by deviation"
     return {
         "arch": network.spec,
         "form": network.form,
-        "input": f"float32 [N, 3, {size}, {size}], RGB in [0, 1]{then}",
+        "input": f"float32 [N, {channels}, {height}, {width}], {colors} in [0, 1]{then}",
         "mean": mean,
         "deviation": deviation,
         "normalization": config.normalization,

@@ -14,7 +14,7 @@ from utils.metrics.accuracy import Accuracy, as_dicts
 from utils.metrics.difference import check_removed
 from utils.metrics.latency import latencies
 from utils.options.images import Images, open_images
-from utils.options.networks import RESULTS, open_dense_network
+from utils.options.networks import open_prunable, results_of
 from utils.options.prune_options import PruneConfig
 from utils.options.score_options import how_scored
 from utils.paper.rates import read_rates
@@ -58,9 +58,10 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input, or a folder that holds a run with other options.
     """
-    dense = open_dense_network(config)
+    dense = open_prunable(config)
+    config = config.with_rates_of(dense)
     identity = config.identity(dense.checkpoint_sha256)
-    folder = _folder(config, identity)
+    folder = _folder(config, identity, dense)
     if not config.dry_run and (finished := _finished(JobFolder(folder), identity)):
         return finished
     scores = score_layers(dense, **how_scored(config))
@@ -205,11 +206,11 @@ def _final(summary: Mapping[str, Any]) -> Accuracy | None:
     return Accuracy(test["correct"], test["images"], test["loss"])
 
 
-def _folder(config: PruneConfig, identity: Mapping[str, Any]) -> Path:
+def _folder(config: PruneConfig, identity: Mapping[str, Any], dense: Network) -> Path:
     """Return the run's folder: the one given, else one that its identity names."""
     control = "_scratch" * (config.init == "scratch")
     name = f"prune_{config.criterion}_{config.mode}_{config.schedule}{control}"
-    return config.job_dir or RESULTS / config.arch / named_by(name, identity)
+    return config.job_dir or results_of(dense) / named_by(name, identity)
 
 
 def _keep_plan(job: JobFolder, planned: Planned) -> None:

@@ -12,7 +12,7 @@ from utils.graph.network import Network
 from utils.metrics.accuracy import as_dicts
 from utils.metrics.cost import counts, physical_cost
 from utils.options.images import Images, open_images
-from utils.options.networks import RESULTS, open_dense_network
+from utils.options.networks import open_prunable, results_of
 from utils.options.prune_options import PruneConfig
 from utils.planning.finetune import finetuning_of
 from utils.planning.plan import check_finite
@@ -54,7 +54,7 @@ def prune_weights_command(config: PruneConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input, or a folder that holds a run with other options.
     """
-    dense = open_dense_network(config)
+    dense = open_prunable(config)
     check_finite(dense)
     masks = masks_of_step(config, dense.model, 1, steps=1)
     summary = _described(config, dense, masks)
@@ -63,7 +63,7 @@ def prune_weights_command(config: PruneConfig) -> dict[str, Any]:
     images = open_images(config, dense, val_fraction=config.held_out)
     identity = config.identity(dense.checkpoint_sha256)
     name = f"prune_weight_{config.threshold}_{config.schedule}"
-    folder = config.job_dir or RESULTS / dense.spec / named_by(name, identity)
+    folder = config.job_dir or results_of(dense) / named_by(name, identity)
     with open_job(folder, identity) as job, RunLog(job) as log:
         summary |= {"job_dir": str(folder), "dataset": images.name, "options": identity}
         pruned = copy.deepcopy(dense.model).to(images.device)

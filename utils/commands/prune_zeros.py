@@ -11,7 +11,7 @@ from torch import Tensor
 from utils.graph.network import Network
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.difference import check_equal
-from utils.options.networks import RESULTS, checkpoint_of, open_network
+from utils.options.networks import checkpoint_of, open_network, results_of
 from utils.options.prune_options import PruneConfig
 from utils.planning.plan import check_finite
 from utils.removal.network_file import write_network
@@ -33,7 +33,7 @@ def prune_zeros_command(config: PruneConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input; or the network is a smaller one already.
     """
-    dense = open_network(config.arch, checkpoint_of(config), config.seed)
+    dense = open_network(config, checkpoint_of(config))
     if dense.form == "remove":
         raise ValueError(
             f"{dense.checkpoint} holds a network that is smaller already: expected dense shapes, "
@@ -54,7 +54,7 @@ def prune_zeros_command(config: PruneConfig) -> dict[str, Any]:
     summary["stays"] = [asdict(staying) for staying in removal.stays]
     summary["added_biases"] = list(removal.added_biases)
     if not config.dry_run:
-        folder = config.job_dir or RESULTS / dense.spec / "remove_zeros"
+        folder = config.job_dir or results_of(dense) / "remove_zeros"
         _write(summary, removal, dense, folder)
     return summary
 

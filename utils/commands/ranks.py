@@ -17,7 +17,7 @@ from utils.graph.network import Network
 from utils.graph.prunable import RankLayers, Site
 from utils.options.devices import open_device
 from utils.options.images import open_images
-from utils.options.networks import open_dense_network, outline
+from utils.options.networks import open_prunable, outline_of
 from utils.options.rank_options import RankConfig
 from utils.planning.rank_choices import RankedImages
 from utils.rank.estimation import RankStatistics, estimate_ranks
@@ -42,12 +42,11 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input; nothing is written then.
     """
-    known = outline(config.arch)
-    rates = report_rates(known, config.compress_rate) if config.report else None
+    rates = report_rates(outline_of(config), config.compress_rate) if config.report else None
     if config.compress_rate and rates is None:
         note("--compress_rate has nothing to do here: the network is ranked before it is pruned")
     device = open_device(config.device, config.gpu)
-    network = open_dense_network(config)
+    network = open_prunable(config)
     _check_places(config, network.checkpoint_sha256)
     layers, model = layers_at(network, config.sites), network.model.to(device)
     pool = _chosen_images(config, network, device)
@@ -58,12 +57,12 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     provenance = _provenance(config, network, images, device)
     with stops_leaving(f"the rank files are written into {config.folder}"), stops_held():
-        write_ranks(config.folder, layers.layers, found, provenance)
+        write_ranks(config.folder, layers.ranked(), found, provenance)
         _draw(config, model, layers, pool, found)
     result = {
         "arch": network.spec,
         "folder": str(config.folder),
-        "files": len({layer.file for layer in layers.layers}),
+        "files": len({layer.file for layer in layers.ranked()}),
         "images": len(images),
         "maps": sum(len(ranks.total) for ranks in found.values()) * len(images),
         "seconds": seconds,
@@ -74,7 +73,7 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
                 "map_size": list(found[layer.site].map_size),
                 "mean_rank": float(found[layer.site].mean.mean()),
             }
-            for layer in layers.layers
+            for layer in layers.ranked()
         ],
     }
     if rates is not None:
@@ -111,8 +110,8 @@ def _rank_further(
     varied = _with_bar(model, layers, pool.subset(range(wanted)), other_way)
     first, rest = recorder.ranks(), further.ranks()
     return RankedImages(
-        {x.conv: torch.cat([first[x.site], rest[x.site]]) for x in layers.scored()},
-        {x.conv: varied[x.site].mean for x in layers.scored()},
+        {x.conv: torch.cat([first[x.site], rest[x.site]]) for x in layers.scored_by_rank()},
+        {x.conv: varied[x.site].mean for x in layers.scored_by_rank()},
         wanted,
     )
 
@@ -171,7 +170,7 @@ def _draw(
     """Draw the ranks, and the maps of the first image, where --tensorboard says so."""
     if config.tensorboard is None or not processes.is_first():
         return
-    scored, device = layers.scored(), next(model.parameters()).device
+    scored, device = layers.scored_by_rank(), next(model.parameters()).device
     scores = {layer.conv: found[layer.site].mean for layer in scored}
     ((image, _),) = batches(images.subset([0]), 1, config.normalization, device=device)
     log_ranks(config.tensorboard, model, scored, image, scores)

@@ -4,7 +4,7 @@ from typing import Any
 
 from utils.metrics.cost import physical_cost
 from utils.options.images import open_images
-from utils.options.networks import open_dense_network
+from utils.options.networks import open_prunable
 from utils.options.scan_options import ScanConfig
 from utils.planning.scanning import CURVES, Scanning, ScanPlan, chosen_images, plan_scan
 from utils.pruning.sensitivity import read_points
@@ -22,7 +22,7 @@ def scan_command(config: ScanConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input, or a folder that holds a run with other options.
     """
-    return run_scan(plan_scan(config, open_dense_network(config)))
+    return run_scan(plan_scan(config, open_prunable(config)))
 
 
 def run_scan(plan: ScanPlan) -> dict[str, Any]:

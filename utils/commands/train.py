@@ -4,8 +4,8 @@ from typing import Any
 
 from utils.metrics.accuracy import as_dicts
 from utils.metrics.cost import physical_cost
-from utils.options.images import open_images
-from utils.options.networks import baseline_folder, draw_network, outline
+from utils.options.images import check_classes, open_images
+from utils.options.networks import baseline_folder, draw_network, image_size_of, outline_of
 from utils.options.train_options import TrainConfig
 from utils.paper.markdown import millions
 from utils.reports.board import log_results
@@ -27,11 +27,13 @@ def train_command(config: TrainConfig) -> dict[str, Any]:
     Raises:
         ValueError: bad input, or a folder that holds a run with other options.
     """
-    known = outline(config.arch)
+    known = outline_of(config)
     images = open_images(config, known, val_fraction=config.held_out, any_classes=True)
-    network = draw_network(config.arch, config.seed, images.num_classes)
+    how = {"arguments": config.arch_args, "image_size": image_size_of(config)}
+    network = draw_network(config.arch, config.seed, images.num_classes, **how)
+    check_classes(network, images.test.classes, images.name)
     model = network.model.to(images.device)
-    folder = config.job_dir or baseline_folder(config.arch).path
+    folder = config.job_dir or baseline_folder(config.arch, config.arch_args).path
     options = {"command": "train", **as_dict(config, without=_PASSING)}
     with open_job(folder, options) as job, RunLog(job) as log:
         result = fit(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from utils.data.images import NORMALIZATIONS, ImageSource
+from utils.data.images import ImageSource, mean_and_deviation
 
 # the batches of an epoch, slices of its order -> those of them, or parts of them, to yield
 Select = Callable[[Sequence[slice]], Sequence[slice]]
@@ -50,7 +50,7 @@ def batches(
         ValueError: an unknown normalization, a batch size out of range, or `augment` without
             a seed; all at the call, before the first batch. Later, a file that cannot be read.
     """
-    _check_normalization(normalization)
+    mean_and_deviation(normalization, images.channels)
     if augment and seed is None:
         raise ValueError("augmentation: expected a seed (an integer), got None")
     count = num_batches(images, batch_size, drop_last)
@@ -74,22 +74,15 @@ def batches(
 
 
 def normalize(images: Tensor, normalization: str) -> Tensor:
-    """Return uint8 images [N, 3, H, W] as float32, (pixel / 255 - mean) / deviation.
+    """Return uint8 images [N, C, H, W] as float32, (pixel / 255 - mean) / deviation.
 
     Raises:
-        ValueError: `normalization` is not a key of NORMALIZATIONS.
+        ValueError: `normalization` is none; see `mean_and_deviation`.
     """
-    _check_normalization(normalization)
-    mean, deviation = NORMALIZATIONS[normalization]
+    mean, deviation = mean_and_deviation(normalization, images.shape[1])
     mean = torch.tensor(mean, device=images.device)[:, None, None]  # [3, 1, 1]
     deviation = torch.tensor(deviation, device=images.device)[:, None, None]
     return images.to(torch.float32).div_(255).sub_(mean).div_(deviation)
-
-
-def _check_normalization(normalization: str) -> None:
-    if normalization not in NORMALIZATIONS:
-        legal = ", ".join(NORMALIZATIONS)
-        raise ValueError(f"normalization: expected one of {legal}, got {normalization!r}")
 
 
 def _draw_order(num_images: int, generator: torch.Generator | None) -> Tensor:

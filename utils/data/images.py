@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -17,12 +18,48 @@ NORMALIZATIONS = {
 }
 
 
+def mean_and_deviation(normalization: str, channels: int = 3) -> tuple[tuple[float, ...], ...]:
+    """Return the mean and the deviation of each channel, of pixels in [0, 1].
+
+    `normalization` is a key of NORMALIZATIONS, of which one channel takes the mean over colors; or
+    numbers with commas: a mean and a deviation for all channels, or all means, then all deviations.
+
+    Raises:
+        ValueError: it is neither, or a deviation is not above 0.
+    """
+    if normalization in NORMALIZATIONS:
+        found = NORMALIZATIONS[normalization]
+        return found if channels == 3 else tuple((sum(v) / len(v),) * channels for v in found)
+    try:
+        numbers = [float(word) for word in normalization.split(",")]
+    except ValueError:
+        numbers = []
+    half = len(numbers) // 2
+    means, deviations = numbers[:half], numbers[half:]
+    if (
+        len(numbers) not in (2, 2 * channels)
+        or not all(isfinite(number) for number in numbers)
+        or min(deviations) <= 0
+    ):
+        raise ValueError(
+            f"normalization: expected one of {', '.join(NORMALIZATIONS)}, or MEAN,DEVIATION "
+            f"(of {channels} channels: 2 or {2 * channels} numbers), got {normalization!r}"
+        )
+    spread = channels if half == 1 else 1
+    return tuple(means) * spread, tuple(deviations) * spread
+
+
 class ImageSource(ABC):
     """Labelled images, wherever they are: labels [N] int64, each an index into `classes`."""
 
     labels: Tensor
     classes: tuple[str, ...]
     name: str
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return 3
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,7 +90,7 @@ class ImageSource(ABC):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet(ImageSource):
-    """Images in memory, [N, 3, H, W] uint8.
+    """Images in memory, [N, 3, H, W] uint8, or [N, 1, H, W] of gray ones.
 
     Raises:
         ValueError: the tensors have other types or shapes, or a label names no class.
@@ -66,7 +103,7 @@ class ImageSet(ImageSource):
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
             got = f"{images.dtype} {list(images.shape)}"
             raise ValueError(f"images of {self.name!r}: expected uint8 [N, 3, H, W], got {got}")
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
@@ -77,6 +114,11 @@ class ImageSet(ImageSource):
             raise ValueError(
                 f"labels of {self.name!r}: expected 0 to {len(self.classes) - 1}, got {got}"
             )
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image: 3, or 1 of gray ones."""
+        return self.images.shape[1]
 
     def subset(self, indices: Tensor | Sequence[int], name: str | None = None) -> "ImageSet":
         """Return the images at `indices`, in that order, under the same name or another."""
@@ -111,6 +153,20 @@ class Dataset:
     train: ImageSource
     test: ImageSource
     name: str
+
+
+def gray(data: Dataset) -> Dataset:
+    """Return images in memory as gray ones, [N, 1, H, W]: their luma, rounded as PIL does."""
+    weights = torch.tensor([19595, 38470, 7471])[:, None, None]  # of red, green, blue, by 65536
+
+    def grayed(source: ImageSet) -> ImageSet:
+        parts = (
+            images.int().mul(weights).sum(1, keepdim=True) for images in source.images.split(512)
+        )
+        luma = torch.cat([part.add(32768).div(65536, rounding_mode="floor") for part in parts])
+        return ImageSet(luma.to(torch.uint8), source.labels, source.classes, source.name)
+
+    return Dataset(grayed(data.train), grayed(data.test), data.name)
 
 
 def check_enough(images: ImageSource, count: int, wanted: str) -> None:

@@ -10,6 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph, trace_channels
+from utils.graph.graph_layers import graph_layers
 from utils.graph.prunable import RankLayers
 from utils.runs.checkpoint import sha256_of
 
@@ -20,22 +21,25 @@ FORMS = ("dense", "mask", "remove")
 class Network:
     """A network and what is known of it. It is made where it is opened; all below takes it whole.
 
-    `spec` is what it was built by, for files and messages. `layers` are the prunable ones of the
-    dense network, with their rates and rank sites. `official` is what the publications say of it,
-    a `utils.paper.official.Official`: only that room and those above look into it.
+    `spec` and `arguments` are what it was built by, for files and messages. `official` is what the
+    publications say of it, a `utils.paper.official.Official`: only that room and those above look
+    into it.
 
     In the form "mask" the model has dense shapes, with zeros inside; in the form "remove" it is
-    small. `masks` then say which filters stay.
+    small. `masks` then say which filters stay, and `before` those of earlier removals, in order:
+    a network that was pruned once may be the dense one of the next time.
     """
 
     model: nn.Module
     spec: str
     example: Tensor  # [1, C, H, W], a black image
     num_classes: int
-    layers: RankLayers
+    known_layers: RankLayers | None  # of the registry's networks; of others the graph knows them
     official: Any
+    arguments: str = ""  # as --arch_args spells them
     form: str = "dense"  # one of FORMS
     masks: Mapping[str, Tensor] = field(default_factory=dict)  # {conv: bool [filters]}
+    before: tuple[Mapping[str, Tensor], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     added_biases: tuple[str, ...] = ()  # convs and linears with a bias that the dense one lacks
     checkpoint: Path | None = None  # the file that it came from
@@ -50,6 +54,11 @@ class Network:
         """The channel graph of the model as it is, traced once."""
         return trace_channels(self.model, self.image)
 
+    @cached_property
+    def layers(self) -> RankLayers:
+        """The prunable layers, with their rates and rank sites."""
+        return self.known_layers or graph_layers(self.model, self.graph, self.image)
+
     @property
     def named(self) -> dict[str, str | None]:
         """What summaries call the network by: its spec, and the file that it came from."""
@@ -62,6 +71,11 @@ class Network:
         return self.example.to(next(self.model.parameters()).device)
 
     @property
-    def image_size(self) -> int:
+    def image_size(self) -> tuple[int, int]:
         """Height and width of the images that the network reads."""
-        return self.example.shape[-1]
+        return tuple(self.example.shape[2:])
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images that the network reads: 3, or 1 of gray ones."""
+        return self.example.shape[1]

@@ -17,6 +17,7 @@ class BudgetOptions:
     _unfit: ClassVar[dict[str, object]] = {
         "compress_rate": "",
         "ratio": (),
+        "rates": None,
         "layout": "hrank",
         "start_cov": 0,
         "target_params": None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions
-from utils.options.networks import outline
+from utils.options.networks import outline_of
 from utils.options.prune_options import PruneConfig
 from utils.options.training_options import TrainingOptions, schedule_option
 from utils.pruning.compress_rates import format_rates
@@ -123,7 +123,7 @@ class ControlsConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions
         """Return {name: compress rates of the network} of each level of pruning."""
         if self.compress_rate:
             return {"own": self.compress_rate}
-        convs = outline(self.arch).layers.num_rates
+        convs = outline_of(self).layers.num_rates
         return {f"{rate:g}": format_rates([rate] * convs) for rate in self.plan.rates}
 
     def runs(
@@ -137,6 +137,7 @@ class ControlsConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions
             "resume": checkpoint,
             "json": False,
             "num_images": PruneConfig.num_images,  # those here are for rank files
+            "rates": None,
         }
         plan, levels = self.plan, self.levels()
         for seed, level, criterion, init in product(self.seeds, levels, plan.criteria, plan.inits):

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from models.registry import ARCHITECTURES
+from models.specs import folder_name, read_arguments
 from utils.data.image_stream import default_workers
-from utils.data.images import NORMALIZATIONS
+from utils.data.images import NORMALIZATIONS, mean_and_deviation
 from utils.data.load import DATASETS, default_normalization
 from utils.options.devices import check_spelling
 from utils.runs.options import option
@@ -56,8 +57,9 @@ class DataOptions(DeviceOptions):
     )
     normalization: str = option(
         "auto",
-        "mean and deviation of the pixels; auto: imagenet for --dataset imagenet, else cifar10",
-        choices=("auto", *NORMALIZATIONS),
+        f"mean and deviation of the pixels: {', '.join(NORMALIZATIONS)}, or MEAN,DEVIATION, or "
+        "those of each channel, all means first; auto: imagenet for --dataset imagenet, else "
+        "cifar10",
         group="data",
     )
     eval_batch_size: int = option(100, "images per batch in evaluation", group="data")
@@ -73,6 +75,8 @@ class DataOptions(DeviceOptions):
             raise ValueError(f"--workers is {self.workers}: expected 0 or more")
         if self.normalization == "auto":  # so that all that is written names the one used
             object.__setattr__(self, "normalization", default_normalization(self.dataset))
+        channels = 1 if self.normalization.count(",") == 1 else 3
+        mean_and_deviation(self.normalization, channels)  # refuses what is none
 
 
 def arch_name(word: str) -> str:
@@ -85,8 +89,42 @@ class ArchOptions:
     """Which architecture a command builds."""
 
     arch: str = option(
-        "vgg_16_bn", f"one of {', '.join(ARCHITECTURES)}", type=arch_name, group="network"
+        "vgg_16_bn",
+        f"one of {', '.join(ARCHITECTURES)}; or torchvision:NAME, timm:NAME, or your own: "
+        "FILE.py:CALLABLE or package.module:CALLABLE",
+        type=arch_name,
+        group="network",
     )
+    arch_args: str = option(
+        "",
+        "keyword arguments that the network is built with, e.g. width=32,depth=3",
+        metavar="NAME=VALUE,...",
+        group="network",
+    )
+    image_size: tuple[int, ...] = option(
+        (),
+        "height and width of the images that the network reads, one number for both (default: the "
+        "network's own or, where it does not say, the dataset's)",
+        metavar="H[,W]",
+        group="network",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        read_arguments(self.arch_args)
+        if len(self.image_size) > 2 or any(side < 1 for side in self.image_size):
+            given = ",".join(map(str, self.image_size))
+            raise ValueError(f"--image_size is {given!r}: expected H or H,W of at least 1 pixel")
+
+    @property
+    def in_registry(self) -> bool:
+        """Whether the network is one of this repository's."""
+        return self.arch in ARCHITECTURES
+
+    @property
+    def arch_folder(self) -> str:
+        """Name of the folders that belong to the network."""
+        return folder_name(self.arch, self.arch_args)
 
 
 @dataclass(frozen=True)
@@ -102,5 +140,8 @@ class NetworkOptions(ArchOptions):
         group="network",
     )
     untrained: bool = option(
-        False, "take fresh random weights when there is no checkpoint", group="network"
+        False,
+        "take the weights that the network is built with, for most fresh random ones, when there "
+        "is no checkpoint",
+        group="network",
     )

@@ -1,6 +1,6 @@
 """The images that a command's options name, and how they come in batches."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -102,6 +102,19 @@ class Images:
         }
 
 
+def check_classes(network: Network, classes: Sequence[str], name: str) -> None:
+    """Refuse images of other classes than the network tells apart.
+
+    Raises:
+        ValueError: their numbers differ.
+    """
+    if network.num_classes != len(classes):
+        raise ValueError(
+            f"dataset {name!r} has {len(classes)} classes: "
+            f"expected the {network.num_classes} of the network"
+        )
+
+
 def open_images(
     options: DataOptions,
     network: Network,
@@ -125,14 +138,12 @@ def open_images(
             options.dataset,
             options.data_dir,
             image_size=network.image_size,
+            channels=network.image_channels,
             seed=options.seed,
             workers=-(-options.workers // processes.num_processes()),  # 0 stays 0
         )
-    if not any_classes and network.num_classes != len(data.train.classes):
-        raise ValueError(
-            f"dataset {data.name!r} has {len(data.train.classes)} classes: "
-            f"expected the {network.num_classes} of the network"
-        )
+    if not any_classes:
+        check_classes(network, data.train.classes, data.name)
     train, validation = data.train, None
     if val_fraction is not None:
         train, validation = split_validation(train, val_fraction, options.seed)

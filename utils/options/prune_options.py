@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from utils.graph.network import Network
 from utils.options.budget_options import BudgetOptions
 from utils.options.data_options import LOADS, DataOptions, DeviceOptions
 from utils.options.evaluate_options import TestedOptions
@@ -13,14 +14,16 @@ from utils.options.networks import outline
 from utils.options.step_options import StepOptions
 from utils.options.training_options import TrainingOptions, recipe_option
 from utils.options.weight_options import WeightOptions
-from utils.paper.rates import LAYOUTS, rates_of_ratio, read_rates
+from utils.paper.rates import LAYOUTS, rates_of_layers, rates_of_ratio, read_rates
+from utils.runs.json_files import read_json
 from utils.runs.options import as_dict, option, refuse_below, refuse_given
+from utils.runs.schema import MapOf, number
 from utils.training.published import recipe_values
 from utils.training.schedules import Recipe
 
 # They change no number of a pruning run.
 _PASSING = ("json", "dry_run", "job_dir", "device", "gpu", "remove_zeros", "test_only")
-_PASSING += ("test_model_dir", "workers", "force", "ratio")  # its rates are compress_rate's
+_PASSING += ("test_model_dir", "workers", "force", "ratio", "rates")  # compress_rate has theirs
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,12 @@ class PruneConfig(
     ratio: tuple[float, ...] = option(
         (),
         "compress rates as plain numbers, e.g. 0.3: one for all, or one for each, with commas",
+        group="pruning",
+    )
+    rates: Path | None = option(
+        None,
+        "compress rates by layer, a file {layer: rate}; names may be patterns, such as layer3.*",
+        metavar="FILE.json",
         group="pruning",
     )
     layout: str = option(
@@ -133,10 +142,10 @@ class PruneConfig(
         if self.test_only:
             return
         if self.remove_zeros:
-            if self.compress_rate or self.ratio:
+            if given := self.compress_rate or self.ratio or str(self.rates or ""):
                 raise ValueError(
                     "--remove_zeros removes what is zero already: expected no --compress_rate, "
-                    f"got {self.compress_rate or self.ratio!r}"
+                    f"got {given!r}"
                 )
             if self.target:
                 raise ValueError(f"--remove_zeros with --target_{self.target[0]}: expected one")
@@ -148,20 +157,12 @@ class PruneConfig(
         self.check_target()
         if self.recalibrate < 0:
             raise ValueError(f"--recalibrate is {self.recalibrate}: expected 0 or more")
-        if self.ratio:
-            self._take_ratio()
-        if not self.compress_rate and not self.target:
+        if not (self.compress_rate or self.ratio or self.rates or self.target):
             raise ValueError(
                 "--compress_rate is missing: expected rates such as [0.1]+[0.6]*54 (or a target)"
             )
-        if self.compress_rate:
-            read_rates(self.compress_rate, outline(self.arch), self.layout)
-        num_rates = outline(self.arch).layers.num_rates
-        if not 0 <= self.start_cov < num_rates:
-            raise ValueError(
-                f"--start_cov is {self.start_cov}: expected at least 0, less than the {num_rates} "
-                f"rates of {self.arch}"
-            )
+        if self.in_registry:  # of others the graph says it, once they are opened
+            self._check_rates(outline(self.arch))
         if self.init == "scratch" and self.schedule != "oneshot":
             raise ValueError(
                 f"--init scratch with --schedule {self.schedule}: expected oneshot, since fresh "
@@ -178,18 +179,48 @@ class PruneConfig(
         self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)
         self.training_recipe(self.seed)
 
-    def _take_ratio(self) -> None:
-        """Let the compress rate be what --ratio says."""
-        rates = rates_of_ratio(self.ratio, outline(self.arch))
-        if self.compress_rate not in ("", rates):
+    def with_rates_of(self, network: Network) -> "PruneConfig":
+        """Return the options with the compress rates that theirs are for this network.
+
+        Raises:
+            ValueError: there is nothing to prune, or the rates do not fit.
+        """
+        if not network.layers.layers:
             raise ValueError(
-                f"--ratio and --compress_rate {self.compress_rate!r}: expected one of them"
+                f"the network {network.spec} has nothing to prune: every layer reaches its output, "
+                "or an operation that nobody knows (`python main.py layers` says which)"
             )
-        if self.layout != "hrank":
+        config = replace(self)
+        config._check_rates(network)
+        return config
+
+    def _check_rates(self, network: Network) -> None:
+        """Check the rates, and let the compress rate be what --ratio or --rates says."""
+        for name in ("ratio", "rates"):
+            if not getattr(self, name):
+                continue
+            if name == "ratio":
+                rates = rates_of_ratio(self.ratio, network)
+            else:
+                by_layer = read_json(self.rates, MapOf(number(0, 1)), "rates {layer: rate}")
+                rates = rates_of_layers(by_layer, network)
+            if self.compress_rate not in ("", rates):
+                raise ValueError(
+                    f"--{name} and --compress_rate {self.compress_rate!r}: expected one of them"
+                )
+            if self.layout != "hrank":
+                raise ValueError(
+                    f"--{name} with --layout {self.layout}: expected --compress_rate in that layout"
+                )
+            object.__setattr__(self, "compress_rate", rates)
+        if self.compress_rate:
+            read_rates(self.compress_rate, network, self.layout)
+        num_rates = network.layers.num_rates
+        if not 0 <= self.start_cov < num_rates:
             raise ValueError(
-                f"--ratio with --layout {self.layout}: expected --compress_rate in that layout"
+                f"--start_cov is {self.start_cov}: expected at least 0, less than the {num_rates} "
+                f"rates of {self.arch}"
             )
-        object.__setattr__(self, "compress_rate", rates)
 
     def _check_weights(self) -> None:
         if self.schedule == "layerwise":

@@ -36,14 +36,15 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
     )
     sites: str = option(
         "official",
-        "where the maps are taken: as the official code does (after pooling, after residual sums), "
-        "or each conv's own activation",
+        "where the maps are taken: as the official code does (after pooling, after residual sums; "
+        "of networks that it does not know, as conv), each conv's own activation, or as the next "
+        "layer reads them",
         choices=SITES,
         group="ranks",
     )
     output: Path | None = option(
         None,
-        "folder for the rank files (default: rank_conv/ARCH[_limitN][_sites_conv])",
+        "folder for the rank files (default: rank_conv/ARCH[_limitN][_sites_SITES])",
         group="ranks",
     )
     force: bool = option(
@@ -99,4 +100,4 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
         """Where the rank files go."""
         suffix = "" if self.limit is None else f"_limit{self.limit}"
         suffix += "" if self.sites == "official" else f"_sites_{self.sites}"
-        return self.output or Path("rank_conv") / f"{self.arch}{suffix}"
+        return self.output or Path("rank_conv") / f"{self.arch_folder}{suffix}"

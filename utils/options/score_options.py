@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.options.data_options import ArchOptions
-from utils.pruning.criteria import CRITERIA
+from utils.pruning.criteria import CRITERIA, RANK_CRITERIA, WEIGHT_CRITERIA
 from utils.runs.options import option
 
 
@@ -26,13 +26,30 @@ class ScoreOptions(ArchOptions):
         group="pruning",
     )
 
+    linear_criterion: str | None = option(
+        None,
+        "what scores layers that have no rank (linears, maps of one pixel) beside --criterion rank "
+        "(default: they are kept whole)",
+        choices=(*WEIGHT_CRITERIA, "random"),
+        group="pruning",
+    )
+
     @property
     def rank_folder(self) -> Path:
         """Where the rank files are."""
-        return self.rank_conv or Path("rank_conv") / self.arch
+        return self.rank_conv or Path("rank_conv") / self.arch_folder
 
 
 def how_scored(config: ScoreOptions) -> dict[str, Any]:
-    """Return what the options of a command say to `score_layers` and `make_plan`."""
-    names = ("criterion", "rank_folder", "seed", "force", "normalization")
+    """Return what the options of a command say to `score_layers` and `make_plan`.
+
+    Raises:
+        ValueError: --linear_criterion without ranks, where it would do nothing.
+    """
+    if config.linear_criterion and config.criterion not in RANK_CRITERIA:
+        raise ValueError(
+            f"--linear_criterion {config.linear_criterion} with --criterion {config.criterion}: "
+            "expected it with ranks, since that scores linears itself"
+        )
+    names = ("criterion", "rank_folder", "seed", "force", "normalization", "linear_criterion")
     return {name: getattr(config, name) for name in names}

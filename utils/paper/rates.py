@@ -1,5 +1,6 @@
 """Compress rates as a command line gives them, and what they leave of each conv."""
 
+import fnmatch
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from utils.graph.network import Network
 from utils.paper.hrankplus import fit_rates as fit_slim_rates
 from utils.paper.hrankplus import slim_widths
 from utils.pruning.compress_rates import fit_rates, format_rates, num_removed, parse_rates
+from utils.runs.hints import did_you_mean
 
 LAYOUTS = ("hrank", "hrankplus")
 
@@ -99,3 +101,45 @@ def rates_of_ratio(ratio: Sequence[float], network: Network) -> str:
         raise ValueError(f"--ratio is {given!r}: expected at least 0 and less than 1{point}")
     num_rates = network.layers.num_rates
     return format_rates(ratio * num_rates if len(ratio) == 1 else ratio)
+
+
+def rates_of_layers(rates: Mapping[str, float], network: Network) -> str:
+    """Return what {layer: rate} stands for, in the official grammar; the other layers stay whole.
+
+    A name with `*`, `?` or `[` is a pattern, as of file names. A layer takes its own name's rate
+    before a pattern's, and of several patterns that of the last.
+
+    Raises:
+        ValueError: a layer that is not there or cannot be pruned, a pattern that matches none, a
+            rate that is none, or two rates for layers that have one together.
+    """
+    known = {layer.conv: layer.rate for layer in network.layers.layers}
+    given: dict[str, float] = {}
+    for name in sorted(rates, key=lambda name: not _is_pattern(name)):
+        rate = rates[name]
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate of {name!r} is {rate!r}: expected at least 0 and less than 1")
+        matched = fnmatch.filter(known, name) if _is_pattern(name) else [name] * (name in known)
+        if not matched:
+            raise ValueError(_unmatched(name, list(known)))
+        given |= dict.fromkeys(matched, float(rate))
+    values: dict[int, tuple[str, float]] = {}
+    for layer, rate in given.items():
+        other, before = values.setdefault(known[layer], (layer, rate))
+        if before != rate:
+            raise ValueError(
+                f"rates of {other!r} ({before:g}) and {layer!r} ({rate:g}): expected one rate, "
+                "since they lose the same filters"
+            )
+    return format_rates([values.get(n, ("", 0.0))[1] for n in range(network.layers.num_rates)])
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def _unmatched(name: str, known: Sequence[str]) -> str:
+    listed = "`python main.py layers` lists those that there are"
+    if _is_pattern(name):
+        return f"pattern {name!r} matches no prunable layer: {listed}"
+    return f"no prunable layer {name!r}{did_you_mean(name, known)}: {listed}"

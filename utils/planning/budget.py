@@ -1,25 +1,22 @@
 """Automatic rates of `main.py prune`: the compress rates that leave what a target says."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from utils.graph.groups import channel_groups
 from utils.graph.network import Network
-from utils.metrics.cost import physical_cost
 from utils.metrics.runtimes import runtime_of
 from utils.options.devices import open_device
 from utils.options.prune_options import PruneConfig
 from utils.paper.markdown import counted
-from utils.paper.rates import CompressRates, read_rates
+from utils.paper.rates import read_rates
 from utils.planning.budget_scan import dense_losses, scan_folder_for
-from utils.planning.plan import Planner, planner
+from utils.planning.rate_levels import RateLevels, rate_levels
 from utils.planning.scanning import ScanPlan
 from utils.planning.time_target import TIME_TOLERANCE, Timing, land_in_time, time_model
 from utils.pruning.allocation import (
@@ -29,11 +26,11 @@ from utils.pruning.allocation import (
     sensitivity_steps,
     uniform_steps,
 )
-from utils.pruning.budget import TOLERANCE, CostOf, land, levels_after, search
+from utils.pruning.budget import TOLERANCE, CostOf, levels_after, search
 from utils.pruning.criteria import RANK_CRITERIA
 from utils.pruning.knapsack import Knapsack, scan_lost, scores_lost
-from utils.pruning.rate_units import Levels, RateUnit, rate_units, rates_at
-from utils.pruning.sensitivity import macs_left, parameters_left, read_points
+from utils.pruning.rate_units import Levels
+from utils.pruning.sensitivity import read_points
 from utils.pruning.time_model import TimeModel
 from utils.rank.estimation import outputs_of
 from utils.rank.rank_files import read_manifest
@@ -88,7 +85,8 @@ def find_budget(
     """
     if is_there(job.budget) and not config.dry_run:
         return _kept_budget(config, dense, job)
-    network = _prunable(config, dense, scores)
+    how = {name: getattr(config, name) for name in ("max_rate", "group", "round_to")}
+    network = rate_levels(dense, scores, **how)
     sensitive, (name, share) = config.allocation == "sensitivity", config.target
     scan = None
     if sensitive:
@@ -136,54 +134,8 @@ def _kept_budget(config: PruneConfig, dense: Network, job: JobFolder) -> dict[st
     return found
 
 
-@dataclass(frozen=True)
-class _Prunable:
-    """A dense network, its scores, its rate units, and the plan of any levels of theirs."""
-
-    dense: Network
-    scores: Mapping[str, Tensor]
-    units: Sequence[RateUnit]
-    plan_of: Planner
-
-    def rates(self, levels: Levels) -> CompressRates:
-        """Return the compress rates of the levels."""
-        values = rates_at(self.units, levels, self.dense.layers.num_rates)
-        return CompressRates(self.dense, "hrank", values)
-
-    def masks(self, levels: Levels) -> dict[str, Tensor]:
-        """Return {conv: bool [filters]}, True is kept, of the plan of the levels."""
-        return self.plan_of(self.rates(levels)).masks()
-
-    def counter(self, of: str) -> CostOf:
-        """Return levels -> the share that removal would leave of the "params", else of the MACs."""
-        model, graph = self.dense.model, self.dense.graph
-        cost = physical_cost(model, self.dense.image)
-        macs = {layer.name: layer.macs for layer in cost.layers}
-
-        @cache
-        def left(levels: Levels) -> float:
-            masks = self.masks(levels)
-            if of == "params":
-                return parameters_left(model, graph, masks) / cost.parameters
-            return macs_left(model, graph, macs, masks) / cost.macs
-
-        return left
-
-
-def _prunable(config: PruneConfig, dense: Network, scores: Mapping[str, Tensor]) -> _Prunable:
-    """Return the network with the units that the options leave it."""
-    units = rate_units(
-        channel_groups(dense.graph, across_sums=config.group),
-        {layer.conv: layer.rate for layer in dense.layers.scored()},
-        max_rate=config.max_rate,
-        round_to=config.round_to,
-    )
-    plan_of = planner(dense, scores, group=config.group, round_to=config.round_to)
-    return _Prunable(dense, scores, units, plan_of)
-
-
 def _steps(
-    config: PruneConfig, network: _Prunable, scan: Path | None, left_of: CostOf
+    config: PruneConfig, network: RateLevels, scan: Path | None, left_of: CostOf
 ) -> list[int]:
     """Return the order in which the allocation lets units lose channels."""
     if config.allocation == "uniform":
@@ -194,7 +146,7 @@ def _steps(
     return sensitivity_steps(network.units, curves, left_of, until=config.target[1])
 
 
-def _normalized(config: PruneConfig, network: _Prunable) -> dict[str, Tensor]:
+def _normalized(config: PruneConfig, network: RateLevels) -> dict[str, Tensor]:
     """Return the scores, comparable between layers."""
     by_rank = config.criterion in RANK_CRITERIA
     full = full_ranks(network.dense, config.rank_folder) if by_rank else None
@@ -241,19 +193,19 @@ def _check_reachable(config: PruneConfig, least: float, tolerance: float = TOLER
 
 
 def _by_count(
-    config: PruneConfig, network: _Prunable, scan: Path | None
+    config: PruneConfig, network: RateLevels, scan: Path | None
 ) -> tuple[Levels, dict[str, Any]]:
     """Return the levels whose MACs or parameters are nearest to the target, and what is left."""
     (name, share), num_units = config.target, len(network.units)
     left_of = network.counter(name)
     steps = _steps(config, network, scan, left_of)
     _check_reachable(config, left_of(levels_after(steps, num_units)))
-    levels = land(network.units, search(steps, num_units, left_of, share), left_of, share)
+    levels = network.nearest(steps, left_of, share)
     return levels, {"left": left_of(levels)}
 
 
 def _by_time(
-    config: PruneConfig, network: _Prunable, scan: Path | None
+    config: PruneConfig, network: RateLevels, scan: Path | None
 ) -> tuple[Levels, dict[str, Any]]:
     """Return the levels whose network takes the target's time and keeps the most, and its times."""
     dense, timing = _to_time(config, network.dense), _timing(config)
@@ -283,7 +235,7 @@ def _to_time(config: PruneConfig, dense: Network) -> Network:
 
 
 def _proposals(
-    config: PruneConfig, network: _Prunable, scan: Path | None, model: TimeModel
+    config: PruneConfig, network: RateLevels, scan: Path | None, model: TimeModel
 ) -> Callable[[float], Levels]:
     """Return the function from a share of the time to the levels that the allocation finds."""
     units = network.units

@@ -156,13 +156,19 @@ class IterativePruning:
             found = rescore_filters(model, self.planned.graph, criterion, gone)
             return {conv: found[conv].cpu() for conv in self.planned.scores}
         ranks = self._ranks(model)
-        return ranks if criterion == "rank" else {conv: -rank for conv, rank in ranks.items()}
+        ranks = ranks if criterion == "rank" else {conv: -rank for conv, rank in ranks.items()}
+        others = [conv for conv in self.planned.scores if conv not in ranks]
+        if others:
+            linear = self.config.linear_criterion
+            found = rescore_filters(model, self.planned.graph, linear, gone)
+            ranks |= {conv: found[conv].cpu() for conv in others}
+        return {conv: ranks[conv] for conv in self.planned.scores}
 
     def _ranks(self, model: nn.Module) -> dict[str, Tensor]:
         """Rank the filters on plain train images drawn by the seed, at the rank files' sites."""
         sites = (read_manifest(self.config.rank_folder) or {}).get("sites", "official")
         layers = layers_at(self.planned.dense, sites).layers
-        site_of = {x.conv: x.site for x in layers if x.conv in self.planned.scores}
+        site_of = {x.conv: x.site for x in layers if x.conv in self.planned.scores and x.site}
         images = self.tuning.images
         drawn = draw_images(images.train, self.config.num_images, self.config.seed)
         batches = images.evaluation_batches(drawn)

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -74,7 +75,7 @@ class Planned:
             "paper_rule": {name: counts(cost) for name, cost in by_rule.items()},
             "physical": {"dense": counts(before), "pruned": counts(after)},
             "uncounted": sorted({*before.uncounted, *after.uncounted}),
-            "layers": _layers(self.plan, before, after),
+            "layers": _layers(self.plan, self.scores, before, after),
             "paper": self.beside_paper(counts(by_rule["pruned"])),
         }
 
@@ -114,8 +115,13 @@ def plan_rates(
     dense = rates.network
     plan = planner(dense, scores, group=group, round_to=round_to)(rates)
     slim = remove_filters(dense.model, dense.graph, plan.masks())
-    uniform = not group and round_to == 1
+    uniform = _one_by_one(dense, group=group, round_to=round_to)
     return Planned(dense, dense.graph, scores, plan, slim, rates, uniform)
+
+
+def _one_by_one(dense: Network, *, group: bool, round_to: int) -> bool:
+    """True if every conv loses what its own rate says; else groups of channels do."""
+    return not (group or round_to > 1 or dense.layers.by_group)
 
 
 def planner(
@@ -126,7 +132,7 @@ def planner(
     It takes the rates and, on the way to them, which part of what goes is to be gone.
     """
     filters = dense.graph.filters()
-    one_by_one = not group and round_to == 1
+    one_by_one = _one_by_one(dense, group=group, round_to=round_to)
     groups = () if one_by_one else channel_groups(dense.graph, across_sums=group)
 
     def plan(rates: CompressRates, part: Fraction = WHOLE) -> PruningPlan:
@@ -135,18 +141,24 @@ def planner(
             found = plan_by_rates(scores, [rate_of[conv] for conv in scores], part)
         else:
             found = plan_groups(groups, scores, rate_of, round_to=round_to, part=part)
-        return _in_rate_order(found, dense.layers)
+        return _in_rate_order(found, dense.layers, scores)
 
     return plan
 
 
-def _in_rate_order(plan: PruningPlan, known: RankLayers) -> PruningPlan:
+def _in_rate_order(
+    plan: PruningPlan, known: RankLayers, scores: Mapping[str, Tensor]
+) -> PruningPlan:
     """Return the plan of all rank layers, those included that follow another, in rate order."""
     by_conv = {layer.conv: layer for layer in plan.layers}
     for layer in known.layers:
-        if layer.follows is not None:
+        leader = by_conv.get(layer.follows)
+        if leader is not None and by_conv.get(layer.conv, leader).kept == leader.kept:
             reason = f"follows {layer.follows}: the same channels"
-            by_conv[layer.conv] = replace(by_conv[layer.follows], conv=layer.conv, reason=reason)
+            by_conv[layer.conv] = replace(leader, conv=layer.conv, reason=reason)
+        elif layer.no_rank and layer.conv not in scores:
+            reason = f"kept whole: {layer.no_rank}, so no rank"
+            by_conv[layer.conv] = replace(by_conv[layer.conv], reason=reason)
     return PruningPlan(tuple(by_conv[layer.conv] for layer in known.layers))
 
 
@@ -197,8 +209,11 @@ def score_layers(
     seed: int,
     force: bool = False,
     normalization: str | None = None,
+    linear_criterion: str | None = None,
 ) -> dict[str, Tensor]:
     """Return {conv: [filters]} in rate order, without convs that follow another; higher is kept.
+
+    Layers that have no rank are left out or, with `linear_criterion`, scored by that.
 
     Raises:
         ValueError: missing or unfitting rank files, ranks of another checkpoint without `force`, or
@@ -207,19 +222,25 @@ def score_layers(
     check_finite(dense)
     if criterion in RANK_CRITERIA and not force:
         _check_made_for(dense.checkpoint_sha256, rank_folder, normalization)
-    layers = dense.layers.scored()
-    if criterion not in RANK_CRITERIA:
-        scores = score_filters(dense.model, dense.graph, criterion, seed=seed)
-        return {layer.conv: scores[layer.conv] for layer in layers}
-    ranks = read_ranks(rank_folder, dense.spec, layers, dense.graph.filters())
-    return ranks if criterion == "rank" else {conv: -rank for conv, rank in ranks.items()}
+    layers, scores = dense.layers.scored(), {}
+    if criterion in RANK_CRITERIA:
+        ranked, filters = dense.layers.scored_by_rank(), dense.graph.filters()
+        ranks = read_ranks(rank_folder, dense.spec, ranked, filters)
+        scores = ranks if criterion == "rank" else {conv: -rank for conv, rank in ranks.items()}
+        criterion = linear_criterion or ""
+    if criterion:
+        scores = score_filters(dense.model, dense.graph, criterion, seed=seed) | scores
+    return {layer.conv: scores[layer.conv] for layer in layers if layer.conv in scores}
 
 
-def _layers(plan: PruningPlan, before: Cost, after: Cost) -> list[dict[str, Any]]:
+def _layers(
+    plan: PruningPlan, scores: Mapping[str, Tensor], before: Cost, after: Cost
+) -> list[dict[str, Any]]:
     dense, pruned = ({layer.name: layer for layer in cost.layers} for cost in (before, after))
     return [
         {
             **layer,
+            **_cut(layer, scores.get(layer["conv"])),
             "macs": {"dense": dense[layer["conv"]].macs, "pruned": pruned[layer["conv"]].macs},
             "inputs": {
                 "dense": dense[layer["conv"]].inputs,
@@ -228,3 +249,18 @@ def _layers(plan: PruningPlan, before: Cost, after: Cost) -> list[dict[str, Any]
         }
         for layer in plan.as_list()
     ]
+
+
+def _cut(layer: Mapping[str, Any], scores: Tensor | None) -> dict[str, Any]:
+    """Return the score at a layer's cut, if one parts what goes from what stays.
+
+    `tied_share` is the share of the filters that have it, where a kept one is among them.
+    """
+    kept = torch.zeros(layer["filters"], dtype=torch.bool)
+    kept[layer["kept"]] = True
+    if scores is None or kept.all() or scores[~kept].max() > scores[kept].min():
+        return {"tied_share": 0.0}
+    cut = scores[~kept].max()
+    tied = bool(scores[kept].min() == cut)
+    share = float((scores == cut).double().mean()) if tied else 0.0
+    return {"cut_score": float(cut), "tied_at_cut": tied, "tied_share": share}

@@ -18,7 +18,7 @@ from utils.graph.network import Network
 from utils.metrics.accuracy import Accuracy, accuracy_of, batch_sums, measure_accuracy
 from utils.metrics.cost import Cost
 from utils.options.images import Images
-from utils.options.networks import RESULTS
+from utils.options.networks import results_of
 from utils.options.scan_options import DEFAULT_IMAGES, ScanConfig
 from utils.options.score_options import how_scored
 from utils.planning.plan import check_finite, score_layers
@@ -82,7 +82,7 @@ class ScanPlan:
         config = self.config
         what = "weight" if config.by_weight else config.criterion
         name = f"scan_{what}{'_group' * config.group}"
-        return config.job_dir or RESULTS / self.dense.spec / named_by(name, self.identity)
+        return config.job_dir or results_of(self.dense) / named_by(name, self.identity)
 
 
 def plan_scan(

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from utils.options.networks import draw_network
+from utils.options.networks import draw_like
 from utils.planning.plan import Planned
+from utils.removal.network_file import pruned_before
 from utils.removal.surgery import remove_filters
 
 
@@ -12,6 +13,6 @@ def from_scratch(planned: Planned, seed: int) -> Planned:
 
     The same filters go, so every layer has the same width and the same places in its stream.
     """
-    dense = draw_network(planned.dense.spec, seed, planned.dense.num_classes)
+    dense = pruned_before(draw_like(planned.dense, seed), planned.dense.before)
     slim = remove_filters(dense.model, planned.graph, planned.plan.masks())
     return replace(planned, dense=dense, slim=slim)

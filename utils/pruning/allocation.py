@@ -26,15 +26,17 @@ def normalized(
     """Return the scores {conv: [F]} made comparable between layers.
 
     Ranks are divided by the full rank of the conv's maps, min(h, w): a rank says what share of a
-    map's directions is used, and without that big maps would always outscore small ones. Other
-    criteria are divided by the layer's mean magnitude: they grow with fan-in and with the scale of
-    the weights, which the norm behind the conv takes out again, so that only how filters of one
-    layer compare with each other means anything.
+    map's directions is used, and without that big maps would always outscore small ones. Scores of
+    other criteria, and of layers without maps, are divided by the layer's mean magnitude: they grow
+    with fan-in and with the scale of the weights, which the norm behind the conv takes out again,
+    so that only how filters of one layer compare with each other means anything.
     """
-    if full_ranks is not None:
-        return {conv: score.double() / full_ranks[conv] for conv, score in scores.items()}
-    means = {conv: float(score.double().abs().mean()) for conv, score in scores.items()}
-    return {conv: score.double() / (means[conv] or 1.0) for conv, score in scores.items()}
+    known = full_ranks or {}
+    sizes = {
+        conv: known.get(conv) or float(score.double().abs().mean()) or 1.0
+        for conv, score in scores.items()
+    }
+    return {conv: score.double() / sizes[conv] for conv, score in scores.items()}
 
 
 def uniform_steps(units: Sequence[RateUnit]) -> list[int]:

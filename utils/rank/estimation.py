@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
+from utils.graph.activation_sites import SiteValues
 from utils.graph.prunable import Site
 from utils.rank.matrix_rank import map_ranks
 from utils.runs import processes
@@ -125,15 +127,18 @@ def _statistics(site: Site, parts: Sequence[_Totals], images: int) -> RankStatis
 def outputs_of(
     model: nn.Module, sites: Iterable[Site], record: Callable[[Site, Tensor], None]
 ) -> Iterator[None]:
-    """Call `record(site, maps)` whenever a site's module has run, while the context is open.
+    """Call `record(site, maps)` whenever a site's maps are made, while the context is open.
 
     Raises:
         ValueError: a site is no module of the model.
     """
     modules = dict(model.named_modules())
-    handles = []
+    numbered = [site for site in sites if site.number is not None]
+    handles = _tell_values(model, numbered, record) if numbered else []
     try:
         for site in sites:
+            if site.number is not None:
+                continue
             if site.module not in modules:
                 raise ValueError(f"layer {site.module!r}: the network has no module of that name")
             handles.append(
@@ -147,3 +152,22 @@ def outputs_of(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _tell_values(
+    model: nn.Module, sites: Sequence[Site], record: Callable[[Site, Tensor], None]
+) -> list[RemovableHandle]:
+    """Let every forward pass of the model record what the functions of the sites' numbers give."""
+    at: dict[int, list[Site]] = {}
+    for site in sites:
+        at.setdefault(site.number, []).append(site)
+
+    def tell(number: int, value: Tensor) -> None:
+        for site in at[number]:
+            record(site, value[:, site.start : site.stop])
+
+    values = SiteValues(at, tell)
+    return [
+        model.register_forward_pre_hook(lambda *_: values.__enter__() and None),
+        model.register_forward_hook(lambda *_: values.__exit__(None, None, None), always_call=True),
+    ]

@@ -18,7 +18,9 @@ The `official` sites are the official code's choices, quirks included, as data p
 - MobileNets (HRankPlus): every conv is ranked on its own activation, but a depthwise conv keeps
   the filters that the conv before it keeps: they are the same channels.
 
-The sites `conv` rank every conv on its own activation instead.
+The sites `conv` rank every conv on its own activation instead, the sites `read` on the maps that
+the next layer reads, found in the graph: those are the official ones wherever the official code
+ranks what a layer passes on (all but GoogLeNet's shared file).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -27,12 +29,13 @@ from dataclasses import replace
 import torch
 import torch.nn as nn
 
-from utils.graph.activation_sites import ActivationSite, activation_sites
-from utils.graph.channel_graph import trace_channels
+from utils.graph.activation_sites import activation_sites
+from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.network import Network
 from utils.graph.prunable import RankLayer, RankLayers, Site
+from utils.graph.read_sites import read_sites
 
-SITES = ("official", "conv")
+SITES = ("official", "conv", "read")
 
 
 def rank_layers(model: nn.Module, name: str) -> RankLayers:
@@ -41,7 +44,10 @@ def rank_layers(model: nn.Module, name: str) -> RankLayers:
 
 
 def layers_at(network: Network, sites: str) -> RankLayers:
-    """Return a network's rank layers on sites of a kind: those it has, or each conv's own.
+    """Return a network's rank layers on sites of a kind.
+
+    "official": those of the official code or, of a network that it does not know, each conv's own
+    activation; "conv": that of any network; "read": the maps as the next layer reads them.
 
     Raises:
         ValueError: `sites` is not one of SITES.
@@ -49,24 +55,36 @@ def layers_at(network: Network, sites: str) -> RankLayers:
     if sites not in SITES:
         raise ValueError(f"unknown sites {sites!r}: expected one of {', '.join(SITES)}")
     known = network.layers
-    if sites == "official":
+    if sites == "read" or (sites == "official" and _moved(network)):
+        read = read_sites(network.graph)
+        return replace(known, layers=tuple(_on_sites(known.layers, read)))
+    if sites == "official" or known.by_group:
         return known
-    own = _modules(activation_sites(network.graph))
-    return replace(known, layers=tuple(_on_own_maps(known.layers, own)))
+    own = {conv: Site(module) for conv, module in _own_modules(network.graph).items()}
+    return replace(known, layers=tuple(_on_sites(known.layers, own)))
 
 
-def _modules(sites: Mapping[str, ActivationSite]) -> dict[str, str]:
+def _moved(network: Network) -> bool:
+    """True for a smaller network, where an official site is a slice of the dense one's channels."""
+    slices = [site for site in network.layers.sites() if site.stop is not None]
+    return bool(network.before or network.form == "remove") and bool(slices)
+
+
+def _own_modules(graph: ChannelGraph) -> dict[str, str]:
     """Return {conv: module whose output is its own activation}."""
+    sites = activation_sites(graph)
     return {conv: site.module for conv, site in sites.items() if site.module}
 
 
-def _on_own_maps(layers: tuple[RankLayer, ...], own: dict[str, str]) -> Iterator[RankLayer]:
-    """Yield the layers on their own sites; convs that shared a file get one each."""
-    last = {layer.file: layer for layer in layers}
-    for layer in layers:
-        shared = last[layer.file] is not layer
-        file = layer.file.replace(".npy", "_inner.npy") if shared else layer.file
-        yield replace(layer, site=Site(own[layer.conv]), file=file)
+def _on_sites(layers: tuple[RankLayer, ...], sites: Mapping[str, Site]) -> Iterator[RankLayer]:
+    """Yield the layers on other sites; convs that shared a file and now differ get one each."""
+    moved = [
+        replace(layer, site=layer.site and sites.get(layer.conv, layer.site)) for layer in layers
+    ]
+    last = {layer.file: layer for layer in moved}
+    for layer in moved:
+        shared = last[layer.file].site != layer.site
+        yield replace(layer, file=layer.file.replace(".npy", "_inner.npy")) if shared else layer
 
 
 def _layer(rate: int, conv: str, site: Site | str, *, counted: int | None = None) -> RankLayer:
@@ -157,7 +175,7 @@ def _googlenet(model: nn.Module) -> RankLayers:
 
 
 def _mobilenet(model: nn.Module) -> RankLayers:
-    own = _modules(activation_sites(trace_channels(model, torch.zeros(1, 3, 32, 32))))
+    own = _own_modules(trace_channels(model, torch.zeros(1, 3, 32, 32)))
     layers: list[RankLayer] = []
     rate, before = -1, ""
     for number, (path, conv) in enumerate(_convs(model).items(), start=1):

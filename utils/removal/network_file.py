@@ -1,13 +1,14 @@
 """Network files: a pruned network as data, and how it becomes a network again.
 
-A pruned file holds what the network was built by, the kept indices per layer, the state dict and
-its provenance. Loading replays the surgery on the dense network; no code is unpickled. Where
+A pruned file holds what the network was built by, the kept indices per layer (of each removal, if
+it was pruned more than once), the state dict and its provenance. Loading replays the surgery on the
+dense network; no code is unpickled. Where
 filters that were zero already have been removed, a layer may keep nothing, norms may be listed
 beside the convs, and `added_biases` names the convs that took a constant into a new bias.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,23 @@ _FIELDS = {
 }
 
 
+@dataclass(frozen=True)
+class BuiltBy:
+    """A network's spec, its arguments as text, and its image size (None: its own)."""
+
+    spec: str
+    arguments: str = ""
+    image_size: tuple[int, int] | None = None
+
+
 def write_network(path: Path, network: Network) -> None:
     """Write a masked or removed network so that it can be made again, atomically."""
     content = _content(network.model, network.masks, spec=network.spec, form=network.form)
     content |= {
+        "arch_args": network.arguments,
+        "image_size": list(network.image_size),
         "num_classes": network.num_classes,
+        "before": [_kept(masks) for masks in network.before],
         "provenance": dict(network.provenance),
         "added_biases": list(network.added_biases),
     }
@@ -52,11 +65,15 @@ def _content(
         "arch": spec,
         "num_classes": 0,
         "form": form,
-        "kept": {conv: mask.nonzero().flatten() for conv, mask in masks.items()},
+        "kept": _kept(masks),
         "state_dict": weights_of(model),
         "provenance": {},
         "added_biases": [],
     }
+
+
+def _kept(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {conv: mask.nonzero().flatten() for conv, mask in masks.items()}
 
 
 def is_pruned(content: Any) -> bool:
@@ -64,16 +81,24 @@ def is_pruned(content: Any) -> bool:
     return isinstance(content, Mapping) and "kept" in content
 
 
-def spec_of(content: Mapping[str, Any], path: str | Path) -> str:
-    """Return what a pruned file says that its network was built by.
+def built_by(content: Mapping[str, Any], path: str | Path) -> BuiltBy:
+    """Return what a pruned file says that its network was built by; of `write_removed`, nothing.
 
     Raises:
-        ValueError: it is of another format, or its maker's own.
+        ValueError: it is of another format.
     """
     _check(content, path)
-    if content["arch"] == _OWN:
-        raise ValueError(f"{path} holds a network of its maker's own: expected load_removed's use")
-    return content["arch"]
+    size = content.get("image_size")
+    if size is not None and not (
+        isinstance(size, list)
+        and len(size) == 2
+        and all(isinstance(n, int) and n > 0 for n in size)
+    ):
+        raise ValueError(f"{path}: 'image_size' is {size!r}: expected [height, width]")
+    arguments = content.get("arch_args", "")
+    if not isinstance(arguments, str):
+        raise ValueError(f"{path}: 'arch_args' is {arguments!r}: expected a text")
+    return BuiltBy(content["arch"], arguments, None if size is None else tuple(size))
 
 
 def pruned_network(content: Mapping[str, Any], dense: Network, path: str | Path) -> Network:
@@ -82,25 +107,28 @@ def pruned_network(content: Mapping[str, Any], dense: Network, path: str | Path)
     Raises:
         ValueError: the file does not fit the network.
     """
-    if dense.num_classes != content["num_classes"]:
+    if content["num_classes"] not in (0, dense.num_classes):
         raise ValueError(
             f"{path} says {content['num_classes']} classes: expected its classifier's "
             f"{dense.num_classes}"
         )
-    model, masks, added = _replayed(content, dense.model, dense.graph, path)
+    before, model, masks, added = _replayed(content, dense.model, dense.example, path)
     return replace(
         dense,
         model=model,
         form=content["form"],
         masks=masks,
+        before=before,
         provenance=dict(content["provenance"]),
         added_biases=added,
     )
 
 
-def write_removed(path: Path, removed: nn.Module, masks: Mapping[str, Tensor]) -> None:
+def write_removed(
+    path: Path, removed: nn.Module, masks: Mapping[str, Tensor], *, form: str = "remove"
+) -> None:
     """Write a removed network of your own, made with `masks`; `load_removed` reads it."""
-    write_tensors(path, _content(removed, masks, spec=_OWN, form="remove"))
+    write_tensors(path, _content(removed, masks, spec=_OWN, form=form))
 
 
 def load_removed(path: str | Path, dense: nn.Module, example: Tensor) -> nn.Module:
@@ -113,22 +141,36 @@ def load_removed(path: str | Path, dense: nn.Module, example: Tensor) -> nn.Modu
     if not is_pruned(content):
         raise ValueError(f"{path} is no pruned network: expected a file of write_removed")
     _check(content, path)
-    model, _, _ = _replayed(content, dense, trace_channels(dense, example), path)
+    _, model, _, _ = _replayed(content, dense, example, path)
     return model
 
 
+def pruned_before(dense: Network, before: Sequence[Mapping[str, Tensor]]) -> Network:
+    """Return the network after earlier removals: what the next one starts from."""
+    model = dense.model
+    for masks in before:
+        model = remove_channels(model, trace_channels(model, dense.example), masks)
+    return replace(dense, model=model, before=tuple(before))
+
+
 def _replayed(
-    content: Mapping[str, Any], model: nn.Module, graph: ChannelGraph, path: str | Path
-) -> tuple[nn.Module, dict[str, Tensor], tuple[str, ...]]:
-    """Return (the network with the file's channels and weights, its masks, its added biases)."""
-    masks = _masks(content["kept"], graph.widths(), path)
+    content: Mapping[str, Any], model: nn.Module, example: Tensor, path: str | Path
+) -> tuple[tuple[dict[str, Tensor], ...], nn.Module, dict[str, Tensor], tuple[str, ...]]:
+    """Return (masks of earlier removals, the network in the file, its masks, added biases)."""
+    graph = trace_channels(model, example)
     added = _added_biases(content, graph, path)
     if add_biases(model, added):  # parameters, too
-        graph = trace_channels(model, graph.example)
+        graph = trace_channels(model, example)
+    before = []
+    for kept in content.get("before", []):
+        before.append(_masks(kept, graph.widths(), path))
+        model = remove_channels(model, graph, before[-1], check=False)
+        graph = trace_channels(model, example)
+    masks = _masks(content["kept"], graph.widths(), path)
     if content["form"] == "remove":
         model = remove_channels(model, graph, masks, check=False)  # proven when it was written
     fill_model(model, state_dict_of(content, path), path)
-    return model, masks, added
+    return tuple(before), model, masks, added
 
 
 def _check(content: Mapping[str, Any], path: str | Path) -> None:

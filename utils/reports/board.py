@@ -151,7 +151,8 @@ def log_feature_maps(
         kept: {conv: bool [filters]}; None where nothing is decided.
     """
     numbers = {conv: number for number, conv in enumerate(scores, start=1)}
-    layers = _evenly([layer for layer in layers if layer.conv in scores], MOST_SITES)
+    layers = [layer for layer in layers if layer.conv in scores and layer.site is not None]
+    layers = _evenly(layers, MOST_SITES)
     board.image("feature_maps/000 image", picture(image[0]), "The image whose maps these are.")
     for conv, grid in map_grids(model, layers, image, scores, criterion, kept).items():
         board.image(f"feature_maps/{numbers[conv]:03d} {conv}", grid, _MAPS)

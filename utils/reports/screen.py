@@ -33,7 +33,7 @@ def _layers(layers: Sequence[Mapping[str, Any]], columns: int) -> list[str]:
                 f"{layer['filters']} -> {len(layer['kept'])}",
                 f"{inputs['dense']} -> {inputs['pruned']}",
                 f"{millions(macs['dense'])} -> {millions(macs['pruned'])}",
-                "; ".join(filter(None, ["tie" * layer["tied_at_cut"], layer["reason"]])),
+                "; ".join(filter(None, [_tie(layer), layer["reason"]])),
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -42,6 +42,12 @@ def _layers(layers: Sequence[Mapping[str, Any]], columns: int) -> list[str]:
         for row in rows
     )
     return [line if len(line) <= columns else f"{line[: columns - 3]}..." for line in lines]
+
+
+def _tie(layer: Mapping[str, Any]) -> str:
+    """Return that only the index decided, and among which share of the filters."""
+    share = layer.get("tied_share")  # summaries of before there was one lack it
+    return ("tie" if share is None else f"tie of {share:.0%}") * layer["tied_at_cut"]
 
 
 def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
@@ -66,7 +72,8 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
         folder, file = summary["job_dir"], summary["pruned_file"]
         yield "file", f"{file}, {megabytes(summary['pruned_file_bytes'])}", False
         yield "more", f"{folder}/summary.md; tensorboard --logdir {folder}", False
-        yield "next", f"python main.py export --resume {file}", False
+        arch = f" --arch {summary['arch']}" * (":" in summary["arch"])
+        yield "next", f"python main.py export --resume {file}{arch}", False
     else:
         yield "next", "the same command without --dry_run prunes and fine-tunes", False
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from utils.paper.markdown import counted, megabytes, millions, table
 from utils.planning.budget import budget_line
+from utils.pruning.criteria import RANK_CRITERIA
 
 _STATES = {
     "dense": "dense",
@@ -28,7 +29,7 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
         *([budget_line(summary["budget"])] if summary["budget"] else []),
         "## Layers",
         _layers(summary["layers"]),
-        *_ties(summary["layers"]),
+        *_ties(summary["layers"], summary["criterion"]),
         "## Cost of one image",
         _costs(summary),
         "Multiplying operations that no MAC here counts: "
@@ -65,14 +66,23 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
     return table(names, rows)
 
 
-def _ties(layers: Sequence[Mapping[str, Any]]) -> list[str]:
-    tied = [layer["conv"] for layer in layers if layer["tied_at_cut"]]
+def _ties(layers: Sequence[Mapping[str, Any]], criterion: str) -> list[str]:
+    """Return the sentence that warns where filters cannot be told apart by their scores."""
+    tied = [layer for layer in layers if layer["tied_at_cut"]]
     if not tied:
         return []
+    shares = ", ".join(_with_share(layer) for layer in tied)
+    why = "their ranks saturate, and " if criterion in RANK_CRITERIA else ""
     return [
-        f"Filters tie at the cut in {len(tied)} convs ({', '.join(tied)}): of equal scores the "
-        "lower index goes; the official code's unstable sort may keep another of them."
+        f"Filters tie at the cut in {len(tied)} convs (and so many of theirs have its very score: "
+        f"{shares}): {why}of equal scores the lower index goes; the official code's unstable sort "
+        "may keep another of them."
     ]
+
+
+def _with_share(layer: Mapping[str, Any]) -> str:
+    share = layer.get("tied_share")  # summaries of before there was one lack it
+    return layer["conv"] if share is None else f"{layer['conv']} {share:.0%}"
 
 
 def _costs(summary: Mapping[str, Any]) -> str:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from utils.runs.regular_file import check_regular
 from utils.runs.schema import in_words
 
+STATE_DICTS = ("state_dict", "model_state_dict", "model", "net")
+_WRAPPERS = ("module.", "_orig_mod.")  # before every name, in any order
 _PROFILER_COUNTERS = ("total_ops", "total_params")  # buffers that thop leaves in a state dict
 _CLASSIFIERS = ("fc.", "linear.")  # the last layer is spelled either way in published files
 _A_FILE = "a file written by torch.save"
@@ -54,21 +56,24 @@ def load_file(path: str | os.PathLike, needed_bytes: int = 0) -> Any:
 
 
 def state_dict_of(content: Any, source: str | os.PathLike) -> dict[str, Tensor]:
-    """Return the state dict in `content`, with DataParallel's "module." and profilers' keys gone.
+    """Return the state dict in `content`, under the names that the bare network has.
+
+    The prefixes of DataParallel and of torch.compile and the keys of profilers are gone.
 
     What torch.nn.utils.prune spells as weight_orig and weight_mask becomes their product, weight.
 
     Args:
-        content: a bare state dict, or a dict that holds one under "state_dict".
+        content: a bare state dict, or a dict that holds one under one of STATE_DICTS.
         source: where `content` came from, for the error message.
 
     Raises:
         ValueError: there is no state dict in `content`, or a tensor that is no plain one.
     """
     state = content
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        state = content["state_dict"]
-    expected = "expected a state dict, or a dict with a 'state_dict', of tensors"
+    if isinstance(content, Mapping):
+        held = (content[name] for name in STATE_DICTS if isinstance(content.get(name), Mapping))
+        state = next(held, content)
+    expected = f"expected a state dict, or a dict with one under {' or '.join(STATE_DICTS)}"
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"checkpoint {source} holds {in_words(state)}: {expected}")
     for key, value in state.items():
@@ -78,8 +83,8 @@ def state_dict_of(content: Any, source: str | os.PathLike) -> dict[str, Tensor]:
                 f"{expected}"
             )
         check_plain(value, f"checkpoint {source}: {key!r}")
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    while prefix := next((p for p in _WRAPPERS if all(k.startswith(p) for k in state)), ""):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if not key.endswith(_PROFILER_COUNTERS)}
     return _without_masks(state)
 
