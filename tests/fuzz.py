@@ -35,7 +35,7 @@ from tests.spoils import Spoil
 
 DOORS = {"main.py": main.main, "rank_generation.py": rank_generation.main}
 MOST_SECONDS = 5  # of computing, for one command line
-_WAITING = 12  # times as long may pass by the clock, where others compute, too
+_WAITING = 60  # times as long may pass by the clock, where others compute, too
 
 DATA = "--arch resnet_8 --dataset folder --data_dir images --device cpu --eval_batch_size 4".split()
 NETWORK = [*DATA, "--resume", "net.pt"]
@@ -249,7 +249,8 @@ def _bad_values(field: dataclasses.Field, hint: object) -> list[str | None]:
     if kind == "bool":
         return ["yes", "1", "false"]
     if "int" in kind or "float" in kind:
-        words = ["x", "nan", "inf", "1e999", "-7", "9" * 30, "0x10", "1;2", "--"]
+        words = ["x", "nan", "inf", "1e999", "-7", "0x10", "1;2", "--"]
+        words += ["9" * 30] if "int" in kind else []
         return words if "tuple" in kind else [*words, ""]
     if field.metadata["choices"]:
         return ["", "nonsense", str(field.metadata["choices"][0]).upper() + "x", "../x"]

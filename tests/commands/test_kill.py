@@ -18,6 +18,7 @@ from utils.training.steps import TrainingStep
 SCHEDULES = {  # rates, epochs of a stage, stages
     "oneshot": ("[0.3]*7", 3, 1),
     "layerwise": ("[0.3]+[0.]*5+[0.5]", 2, 2),
+    "iterative": ("[0.3]*7", 2, 2),
 }
 KILLS = 10  # of each schedule
 SAME = ("log.jsonl", "plan.json", "config.json", "pruned.pt", "checkpoints/best.pt")
@@ -61,6 +62,7 @@ def test_killed_at_ten_moments_a_run_ends_as_if_it_never_was(job, tmp_path, sche
     rates, epochs, stages = SCHEDULES[schedule]
     words = ["prune", *job.pruning, "--compress_rate", rates, "--epochs", str(epochs)]
     words += ["--schedule", schedule, "--job_dir", "job"]
+    words += ["--steps", "2"] if schedule == "iterative" else []
     assert exit_code(words, tmp_path / "whole", None) == 0
     whole = tmp_path / "whole" / "job"
     chance, kills, done = random.Random(schedule), 0, 0

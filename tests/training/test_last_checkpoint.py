@@ -27,7 +27,7 @@ def stopped(tmp_path_factory) -> Path:
     def batches(epoch: int, start: int = 0):
         for number, batch in enumerate(batches_of(epoch, start)):
             if (epoch, number) == (1, 2):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGTERM)  # SIGINT is ignored in the background
             yield batch
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped), stops_raised():
