@@ -27,10 +27,12 @@ class MyNet(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, 1, 1), nn.ReLU())
         self.blocks = nn.Sequential(Block(width, width, 1), Block(width, 2 * width, 2))
+        self.hidden = nn.Linear(2 * width, 2 * width)
         self.head = nn.Linear(2 * width, num_classes)
 
     def forward(self, images):
-        return self.head(self.blocks(self.stem(images)).mean((2, 3)))
+        maps = self.blocks(self.stem(images))
+        return self.head(torch.relu(self.hidden(maps.mean((2, 3)))))
 
 
 class Barrier(nn.Module):

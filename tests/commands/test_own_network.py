@@ -39,6 +39,7 @@ def pruned(call, words, *more):
 def test_a_file_goes_all_the_way(trained, call, quick):
     summary = pruned(call, trained, "--target_macs", "0.5")
     assert summary["arch"] == "my_net.py:MyNet"
+    assert summary["layers"][-1]["reason"] == "kept whole: no maps, so no rank"
     assert summary["budget"]["within_tolerance"] or summary["budget"]["left"] < 0.55
     physical = summary["physical"]
     assert physical["pruned"]["macs"] / physical["dense"]["macs"] == pytest.approx(
@@ -53,6 +54,14 @@ def test_a_file_goes_all_the_way(trained, call, quick):
     assert [(x["format"], x["same_class"]) for x in exported["files"]] == [("pt2", 20)]
     scanned = call("main.py", "scan", *trained, "--rates", "0.5", "--num_images", "4").json
     assert {"stem.0", "blocks.1.conv2"} < {unit["name"] for unit in scanned["units"]}
+
+
+def test_linears_are_scored_by_a_criterion_of_theirs(trained, call, quick):
+    words = ("--ratio", "0.5", "--linear_criterion", "l2", "--dry_run")
+    layers = call("main.py", "prune", *trained, *words).json["layers"]
+    assert [len(layer["kept"]) for layer in layers if layer["conv"] == "hidden"] == [4]
+    refused = call("main.py", "prune", *trained, *words, "--criterion", "l1")
+    assert "--linear_criterion l2 with --criterion l1: expected it with ranks" in refused.err
 
 
 def test_weights_and_zeros_of_a_file_go_too(trained, call, quick):
@@ -104,6 +113,7 @@ def test_rates_by_layer(own, call):
         "blocks.1.shortcut": 6,
         "blocks.1.conv1": 6,
         "blocks.1.conv2": 4,
+        "hidden": 8,
     }
     assert "no prunable layer 'stem.1'; did you mean 'stem.0'?" in planned({"stem.1": 0.5}).err
     assert "pattern 'stages.*' matches no prunable layer" in planned({"stages.*": 0.5}).err
@@ -120,7 +130,7 @@ def test_gray_images_of_a_size_and_a_normalization_by_numbers(own, call):
 
 def test_layers_shows_the_network_as_the_graph_sees_it(own, call):
     found = call("main.py", "layers", *own).json
-    assert found["rates"] == 6
+    assert found["rates"] == 7
     assert sum(row["share_of_macs"] for row in found["layers"]) == pytest.approx(1)
     assert [row["layer"] for row in found["layers"] if row["protected"]] == ["head"]
     text = call("main.py", "layers", *(word for word in own if word != "--json")).out

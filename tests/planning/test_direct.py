@@ -61,7 +61,7 @@ def test_scores_and_criteria_of_ones_own(model):
     scores = {
         name: m.weight.detach().flatten(1).abs().amax(1)
         for name, m in model.named_modules()
-        if isinstance(m, nn.Conv2d)
+        if isinstance(m, nn.Conv2d | nn.Linear)
     }
     assert prune(model, EXAMPLE, scores=scores, ratio=0.5).plan == by_function.plan
 

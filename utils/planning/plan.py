@@ -55,9 +55,15 @@ class Planned:
         return beside_paper(self.rates, pruned, accuracy)
 
     def _counted(self) -> dict[str, int]:
-        """Return {conv: filters that stay} as the official counter of MACs takes them."""
-        counted = self.rates.kept(self.graph.filters(), as_counted=True)
-        return counted if self.uniform else self.plan.num_kept()
+        """Return {conv: filters that stay} as the official counter of MACs takes them.
+
+        It counts convs alone; linears that are pruned, too, do not count.
+        """
+        if self.uniform:
+            return self.rates.kept(self.graph.filters(), as_counted=True)
+        modules = dict(self.dense.model.named_modules())
+        kept = self.plan.num_kept().items()
+        return {layer: n for layer, n in kept if isinstance(modules.get(layer), nn.Conv2d)}
 
     def costs(self, mode: str) -> dict[str, Any]:
         """Return the summary's `paper_rule`, `physical`, `layers`, `uncounted` and `paper`.
