@@ -287,3 +287,24 @@ def test_a_scan_of_something_else_is_refused(tmp_path):
     JobFolder(folder).summary_json.unlink()
     with pytest.raises(ValueError, match="scan: expected the folder of a finished"):
         found_by(config)
+
+
+def test_what_targets_can_reach_is_where_they_are_refused_below(call, job):
+    words = ["prune", *job.pruning, "--criterion", "l1"]
+    rows = {row["of"]: row for row in call("main.py", *words, "--targets").json["targets"]}
+    for row in rows.values():
+        assert 0 < row["least"] < row["typical"] < row["most"]
+    assert rows["macs"]["most"] == 1
+    ratio = rows["ms"]["most"]
+    assert rows["ms"]["least"] == pytest.approx(ratio * rows["latency"]["least"])
+    least = rows["macs"]["least"]
+    assert call("main.py", *words, "--target_macs", f"{0.9 * least}", "--dry_run").code == 2
+    assert call("main.py", *words, "--target_macs", f"{1.01 * least}", "--dry_run").code == 0
+
+
+def test_automatic_rounding_is_by_the_block_that_was_found(call, job):
+    words = ["prune", *job.pruning, "--ratio", "0.4", "--dry_run"]
+    found = call("main.py", *words, "--round_to", "auto").json
+    (path,) = Path("result/latency").glob("eager_cpu_1_*.json")
+    block = json.loads(path.read_text())["block"]
+    assert found["layers"] == call("main.py", *words, "--round_to", f"{block}").json["layers"]

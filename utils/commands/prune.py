@@ -13,6 +13,7 @@ from utils.graph.network import Network
 from utils.metrics.accuracy import Accuracy, as_dicts
 from utils.metrics.difference import check_removed
 from utils.metrics.latency import latencies
+from utils.options.budget_options import AUTO
 from utils.options.images import Images, open_images
 from utils.options.networks import open_prunable, results_of
 from utils.options.prune_options import PruneConfig
@@ -23,6 +24,7 @@ from utils.planning.done_convs import with_done_convs
 from utils.planning.finetune import finetuning_of
 from utils.planning.iterative import check_steps_fit
 from utils.planning.plan import Planned, plan_rates, score_layers
+from utils.planning.reach import block_of, reachable
 from utils.planning.schedule import finetune_by_schedule
 from utils.planning.scratch import from_scratch
 from utils.pruning.plan import PLAN
@@ -60,6 +62,8 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     """
     dense = open_prunable(config)
     config = config.with_rates_of(dense)
+    if config.round_to == AUTO:
+        config = replace(config, round_to=block_of(config, dense))
     identity = config.identity(dense.checkpoint_sha256)
     folder = _folder(config, identity, dense)
     if not config.dry_run and (finished := _finished(JobFolder(folder), identity)):
@@ -70,6 +74,8 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         budget = find_budget(config, dense, scores, JobFolder(folder), make_scan=run_scan)
     planned = _plan(config, dense, scores, budget)
     summary = _planned_summary(config, planned) | {"budget": budget}
+    if config.targets:
+        summary["targets"] = reachable(config, dense, scores)
     if config.dry_run:
         return summary
     images = open_images(config, dense, val_fraction=config.held_out)

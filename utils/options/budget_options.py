@@ -8,6 +8,13 @@ from utils.metrics.runtimes import RUNTIMES
 from utils.pruning.allocation import ALLOCATIONS
 from utils.runs.options import option, refuse_below, refuse_given
 
+AUTO = -1  # the runtime's own block, as what widths are rounded to
+
+
+def rounding(word: str) -> int:
+    """Return the multiple that widths are rounded to, AUTO for "auto"."""
+    return AUTO if word == "auto" else int(word)
+
 
 @dataclass(frozen=True)
 class BudgetOptions:
@@ -80,6 +87,12 @@ class BudgetOptions:
         group="automatic rates",
     )
 
+    targets: bool = option(
+        False,
+        "print what can be reached within --max_rate, by MACs, parameters and time on --runtime",
+        group="automatic rates",
+    )
+
     @property
     def target(self) -> tuple[str, float] | None:
         """What is to remain: ("macs", "params", "latency", its share) or ("ms", ms), else None."""
@@ -127,7 +140,10 @@ class BudgetOptions:
             )
 
     def _check_needs_target(self) -> None:
-        names = ("runtime", "latency_batch_size", "latency_threads")
-        names += ("allocation", "max_rate", "scan")
+        names = ("allocation", "scan")
+        if not self.targets:
+            names += ("max_rate",)
+            if self.round_to != AUTO:
+                names += ("runtime", "latency_batch_size", "latency_threads")
         expected = "expected --target_macs, --target_params, --target_latency or --target_ms"
         refuse_given(self, names, f"without a target: {expected}")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from utils.graph.network import Network
-from utils.options.budget_options import BudgetOptions
+from utils.options.budget_options import AUTO, BudgetOptions, rounding
 from utils.options.data_options import LOADS, DataOptions, DeviceOptions
 from utils.options.evaluate_options import TestedOptions
 from utils.options.networks import outline
@@ -117,7 +117,12 @@ class PruneConfig(
         group="pruning",
     )
     round_to: int = option(
-        1, "round the filters that stay up to a multiple of this", metavar="K", group="pruning"
+        1,
+        "round the filters that stay up to a multiple of this; auto: of the channels that "
+        "--runtime computes at once, which is found by timing",
+        type=rounding,
+        metavar="K",
+        group="pruning",
     )
     remove_zeros: bool = option(
         False, "only remove what is zero already in --resume CKPT", group="pruning"
@@ -154,6 +159,10 @@ class PruneConfig(
         if self.by_weight:
             self._check_weights()
             return
+        if self.targets:
+            object.__setattr__(self, "dry_run", True)
+            if not (self.target or self.compress_rate or self.ratio or self.rates):
+                object.__setattr__(self, "ratio", (0.0,))
         self.check_target()
         if self.recalibrate < 0:
             raise ValueError(f"--recalibrate is {self.recalibrate}: expected 0 or more")
@@ -173,7 +182,8 @@ class PruneConfig(
                 f"--resume_mask {self.resume_mask} is for convs that are pruned already: expected "
                 "their number with --start_cov"
             )
-        refuse_below(self, 1, "round_to")
+        if self.round_to != AUTO:
+            refuse_below(self, 1, "round_to")
         if self.epochs < 0 or (self.epochs == 0 and self.schedule == "layerwise"):
             raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
         self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)

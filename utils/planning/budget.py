@@ -208,7 +208,7 @@ def _by_time(
     config: PruneConfig, network: RateLevels, scan: Path | None
 ) -> tuple[Levels, dict[str, Any]]:
     """Return the levels whose network takes the target's time and keeps the most, and its times."""
-    dense, timing = _to_time(config, network.dense), _timing(config)
+    dense, timing = to_time(config, network.dense), timing_of(config)
     model, facts = time_model(dense, network.units, timing)
     share, unit = config.target[1], 1.0
     if config.target[0] == "ms":
@@ -223,11 +223,12 @@ def _by_time(
     return levels, {**facts, **found, "runtime": config.runtime}
 
 
-def _timing(config: PruneConfig) -> Timing:
+def timing_of(config: PruneConfig) -> Timing:
+    """Return how the options time networks."""
     return Timing(config.runtime, config.latency_batch_size, config.latency_threads)
 
 
-def _to_time(config: PruneConfig, dense: Network) -> Network:
+def to_time(config: PruneConfig, dense: Network) -> Network:
     """Return the network on the device that it is timed on."""
     on_cpu = runtime_of(config.runtime).packages
     device = torch.device("cpu") if on_cpu else open_device(config.device, config.gpu)

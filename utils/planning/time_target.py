@@ -28,7 +28,7 @@ TABLES = Path("result") / "latency"
 TIME_TOLERANCE = 0.05  # of a target in time
 _NEAR = 0.02  # no further round for less
 _ROUNDS = 4
-_TURNS_MS = 4000.0  # how long the turns of one comparison may take, about
+_TURNS_MS = 3000.0  # how long the turns of one comparison may take, about
 
 
 @dataclass(frozen=True)

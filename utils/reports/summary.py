@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from utils.metrics.latency import FASTER
 from utils.paper.markdown import counted, megabytes, millions, table
 from utils.planning.budget import budget_line
 from utils.pruning.criteria import RANK_CRITERIA
@@ -27,6 +28,7 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
         + ", from scratch" * (summary["init"] == "scratch"),
         f"compress rate `{summary['compress_rate']}`",
         *([budget_line(summary["budget"])] if summary["budget"] else []),
+        *([_targets(summary["targets"])] if "targets" in summary else []),
         "## Layers",
         _layers(summary["layers"]),
         *_ties(summary["layers"], summary["criterion"]),
@@ -46,6 +48,19 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
     if summary["paper"] is not None:
         parts += ["## Beside the paper", paper_markdown(summary["paper"])]
     return "\n\n".join(parts) + "\n"
+
+
+def _targets(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what targets can reach."""
+    names = {"macs": "--target_macs", "params": "--target_params", "latency": "--target_latency"}
+    cells = [
+        (
+            names.get(row["of"], "--target_ms"),
+            *(f"{row[x]:.3g}" for x in ("least", "typical", "most")),
+        )
+        for row in rows
+    ]
+    return table(("target", "least", "at half of each layer's filters", "dense"), cells)
 
 
 def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
@@ -155,7 +170,10 @@ def _latency(latency: Mapping[str, Any], made: Mapping[str, Any]) -> str:
             f"{counted(dense['batch_size'], 'image')} ({ratio:.2f} times as fast)"
         )
     threads = counted(made["threads"], "thread")
-    return f"Latency, medians, {made['device']}, {threads}: {'; '.join(parts)}."
+    said = f"Latency, medians, {made['device']}, {threads}: {'; '.join(parts)}."
+    if all(x["pruned"]["median_ms"] > FASTER * x["dense"]["median_ms"] for x in latency.values()):
+        said += " Smaller but not faster: `--target_latency 0.8` aims at the time itself."
+    return said
 
 
 def paper_markdown(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,147 @@
+"""Contestants of the latency benchmark: ways to make a network as fast as is asked for.
+
+Each has one knob from 0 (dense) to 1; which knob takes a share of the dense network's time is
+found by timing, so that all are compared at the same time.
+"""
+
+import copy
+import importlib.util
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from utils.graph.groups import channel_groups
+from utils.graph.network import Network
+from utils.planning.rate_levels import RateLevels, rate_levels
+from utils.planning.time_target import Timing, land_in_time, share_of, time_model
+from utils.pruning.allocation import global_steps, normalized
+from utils.pruning.budget import levels_after
+from utils.pruning.knapsack import Knapsack, scores_lost
+from utils.pruning.rate_units import Levels
+from utils.removal.surgery import remove_filters
+from utils.runs.notes import note
+
+_MAX_RATE = 0.9
+_TRIES = 7
+_NEAR = 0.015
+_BLOCKS = (8, 16)  # Torch-Pruning's round_to, of which the best counts
+
+Knob = Callable[[float], nn.Module]
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """A dense network and the scores of its filters, pruned by `group` or filter by filter."""
+
+    dense: Network
+    scores: Mapping[str, Tensor]
+    full_ranks: Mapping[str, int] | None
+    group: bool
+
+    @cached_property
+    def rates(self) -> RateLevels:
+        """What goes by one rate, and the plans of any levels of that."""
+        return rate_levels(self.dense, self.scores, max_rate=_MAX_RATE, group=self.group)
+
+    def normalized(self) -> dict[str, Tensor]:
+        """Return the scores, comparable between layers."""
+        return normalized(self.scores, self.full_ranks)
+
+    def removed(self, levels: Levels) -> nn.Module:
+        """Return the small network of the levels."""
+        return remove_filters(self.dense.model, self.dense.graph, self.rates.masks(levels))
+
+
+def by_time(network: Prunable, timing: Timing, share: float) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network that `--target_latency` makes, and how it was found."""
+    network = replace(network, group=True)
+    model, facts = time_model(network.dense, network.rates.units, timing)
+    knapsack = Knapsack(network.rates.units, scores_lost(model, network.normalized()), model)
+    levels, found = land_in_time(
+        network.dense,
+        timing,
+        proposed=knapsack.within,
+        masks=network.rates.masks,
+        target=share,
+    )
+    facts["rounds"] = len(found["rounds"])
+    return network.removed(levels), facts
+
+
+def by_macs(network: Prunable) -> Knob:
+    """Return the networks that `--target_macs` makes: the lowest scores of all layers go first."""
+    units = network.rates.units
+    steps = global_steps(units, network.normalized())
+
+    def at(knob: float) -> nn.Module:
+        levels = levels_after(steps[: round(knob * len(steps))], len(units))
+        return network.removed(levels)
+
+    return at
+
+
+def torch_pruning(dense: Network) -> dict[str, Knob]:
+    """Return Torch-Pruning's networks by L1, {name: knob}, for each rounding; {} without it."""
+    if importlib.util.find_spec("torch_pruning") is None:
+        return {}
+    return {f"Torch-Pruning, round_to {block}": _torch_pruning(dense, block) for block in _BLOCKS}
+
+
+def _torch_pruning(dense: Network, round_to: int) -> Knob:
+    import torch_pruning
+
+    streams = {  # where it breaks on a zero-padded shortcut, streams are left whole
+        layer
+        for group in channel_groups(dense.graph, across_sums=True)
+        for layer in group.layers
+        if len(group.layers) > 1
+    }
+
+    def pruned(knob: float, whole: Collection[str]) -> nn.Module:
+        model = copy.deepcopy(dense.model).eval()
+        linears = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+        torch_pruning.pruner.BasePruner(
+            model,
+            dense.example,
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=1),
+            pruning_ratio=_MAX_RATE * knob,
+            round_to=round_to,
+            ignored_layers=[model.get_submodule(name) for name in (linears[-1], *whole)],
+        ).step()
+        with torch.no_grad():
+            model(dense.example)
+        return model
+
+    def at(knob: float) -> nn.Module:
+        try:
+            return pruned(knob, ())
+        except RuntimeError:
+            return pruned(knob, streams)
+
+    return at
+
+
+def at_share(dense: Network, timing: Timing, knob: Knob, share: float) -> tuple[nn.Module, float]:
+    """Return the network, of those tried, whose time is nearest to the share, and its share.
+
+    Halves the interval of the knob; a network that is slower than dense counts as dense.
+    """
+    low, high, found = 0.0, 1.0, []
+    for _ in range(_TRIES):
+        middle = (low + high) / 2
+        model = knob(middle)
+        models = {"dense": dense.model, "pruned": model}
+        with torch.no_grad():
+            measured = share_of(timing.compare(models, dense.image))
+        note(f"knob {middle:.3f}: {measured:.1%} of the time")
+        found.append((abs(measured - share), len(found), model, measured))
+        if abs(measured / share - 1) <= _NEAR:
+            break
+        low, high = (middle, high) if measured > share else (low, middle)
+    _, _, model, measured = min(found)
+    return model, measured
