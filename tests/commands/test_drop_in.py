@@ -271,7 +271,7 @@ def test_resnet_50_has_the_official_stages():
         ("--start_cov -1", "--start_cov is -1: expected at least 0"),
         ("--start_cov 2", "that 'conv1' is pruned already, but the checkpoint zeroes 0 of its 16"),
         ("--resume_mask m", "--resume_mask m is for convs that are pruned already: expected their"),
-        ("--start_cov 2 --resume_mask m", "mask file m cannot be read (No such file or directory)"),
+        ("--start_cov 2 --resume_mask m", "mask file m does not exist: expected HRank's `mask`"),
         ("--test_only --test_model_dir .", "--test_model_dir . holds no checkpoint: expected prun"),
         ("--pretrain_dir --gpu 0", "argument --resume/--pretrain_dir/--checkpoint: expected one"),
         ("--gpu 0,1", "--gpu is '0,1': expected the number of one GPU"),

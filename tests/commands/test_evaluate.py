@@ -105,9 +105,11 @@ def test_two_networks_stand_side_by_side_either_way_round(evaluated, call, job, 
     for one, other in ((found, turned["against"]), (turned, found["against"])):
         for name in ("correct", "macs", "parameters", "size_bytes", "sizes", "memory"):
             assert one[name] == other[name]
-    for name in ("macs", "parameters", "dense_bytes_8_bits", "peak_bytes_1_images"):
+    for name in ("macs", "parameters", "dense_bytes_8_bits"):
         assert found["ratios"][name] == pytest.approx(1 / turned["ratios"][name])
         assert found["ratios"][name] > 1
+    peak = "peak_bytes_1_images"  # aligned layers write into wider tensors: it need not be less
+    assert found["ratios"][peak] == pytest.approx(1 / turned["ratios"][peak])
     assert found["ratios"]["macs"] == found["macs"] / found["against"]["macs"]
     assert all(one["padded_macs"] >= one["macs"] for one in (found, found["against"]))
     ratio = found["latency_ms"] / found["against"]["latency_ms"]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.command_lines import files_in, json_of, start
 from utils.commands.rank_report import report_rates
+from utils.options.networks import outline
 from utils.paper import pages
 from utils.paper.pages import read_block
 from utils.planning.rank_choices import RankedImages, study_ranks
@@ -166,9 +167,10 @@ def test_without_matplotlib_tables_are_written_and_a_hint_is_given(call, job, mo
 
 
 def test_without_rates_those_of_the_official_readme_are_judged():
-    assert report_rates("resnet_110", "").text() == "[0.1]+[0.4]*108"
-    assert report_rates("googlenet", "").values == (0.1, *[0.8] * 5, 0.85, *[0.8] * 3)
-    assert report_rates("resnet_110", "[0.2]*109").values == (0.2,) * 109
+    resnet, googlenet = outline("resnet_110"), outline("googlenet")
+    assert report_rates(resnet, "").text() == "[0.1]+[0.4]*108"
+    assert report_rates(googlenet, "").values == (0.1, *[0.8] * 5, 0.85, *[0.8] * 3)
+    assert report_rates(resnet, "[0.2]*109").values == (0.2,) * 109
 
 
 @pytest.mark.parametrize(

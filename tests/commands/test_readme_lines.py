@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import main
+from tests.own_networks import NET
 from tests.pages import command_lines
 
 PRUNED = "pruned.pt"
@@ -36,9 +37,7 @@ ELSEWHERE = {"demo", "--rank_conv FOLDER", "--figures", "hrankplus"}  # in tests
 
 def tiny(line: str, job, pruned: Path, scan: Path) -> list[str]:
     """Return the words of a line of the pages for the tiny network, the door first."""
-    door, *words = shlex.split(line)
-    if door == "main.py" and words[0].startswith("-"):
-        words.insert(0, "prune")
+    door, *words = words_of(line)
     given, rest = [door], iter(words)
     for word in rest:
         if word in ("--scan", "--against"):
@@ -56,9 +55,20 @@ def tiny(line: str, job, pruned: Path, scan: Path) -> list[str]:
     others = {"--criterion", "--granularity", "--remove_zeros"} & set(given)
     if given[1:2] == ["prune"] and (not others or "rank" in given):
         given += ["--rank_conv", str(job.ranks)]
+    return [*with_tiny_values(given), *(word for word in job.data if word != "--json")]
+
+
+def words_of(line: str) -> list[str]:
+    """Return the words of a line, the command among them where it is left out."""
+    door, *words = shlex.split(line)
+    return [door, *(["prune"] if door == "main.py" and words[0].startswith("-") else []), *words]
+
+
+def with_tiny_values(given: list[str]) -> list[str]:
+    """Return the words with the flags that their command needs to end soon."""
     for flags in (flags for word, flags in ADDED.items() if word in given):
-        given += [part for flag in flags.items() if flag[0] not in given for part in flag]
-    return [*given, *(word for word in job.data if word != "--json")]
+        given = given + [part for flag in flags.items() if flag[0] not in given for part in flag]
+    return given
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +85,11 @@ def made(job, tmp_path_factory) -> tuple[Path, Path]:
 
 _FLAGS = re.compile(r"^\S+ \w+|--\w+")
 BY_FLAGS = {tuple(_FLAGS.findall(line)): line for line in command_lines()}  # each set once
+OWN_LINES = [line for line in BY_FLAGS.values() if "my_net.py" in line]
 LINES = [
     line
     for line in BY_FLAGS.values()
-    if line != "main.py compare" and not any(words in line for words in ELSEWHERE)
+    if line not in ["main.py compare", *OWN_LINES] and not any(words in line for words in ELSEWHERE)
 ]
 
 
@@ -89,3 +100,15 @@ def test_every_line_runs(line, call, job, made, quick):
     outcome = call(*tiny(line, job, *made))
     assert outcome.code == 0, outcome.err
     assert outcome.out.strip()
+
+
+def test_the_lines_for_a_network_of_ones_own_run_in_turn(call, images, quick):
+    Path("my_net.py").write_text(NET)
+    assert len(OWN_LINES) > 4
+    for line in OWN_LINES:
+        words = [str(images) if word == "DATA" else word for word in words_of(line)]
+        if "PRUNED.pt" in words:
+            words[words.index("PRUNED.pt")] = str(next(Path("result").rglob(PRUNED)))
+        outcome = call(*with_tiny_values(words))
+        assert outcome.code == 0, (line, outcome.err)
+        assert outcome.out.strip()

@@ -63,4 +63,4 @@ def test_conv_by_conv_has_no_scratch(call, job):
 def test_the_title_says_so(call, job):
     words = [word for word in job.pruning if word != "--json"]
     dry = call("main.py", "prune", *words, *RATES, "--init", "scratch", "--dry_run")
-    assert dry.out.startswith("# resnet_8: rank, remove, oneshot, from scratch\n")
+    assert "\nnetwork     resnet_8, by rank, from scratch\n" in dry.out

@@ -56,7 +56,7 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
     yield "network", f"{summary['arch']}, by {summary['criterion']}{scratch}", True
     yield "rates", summary["compress_rate"], not summary["budget"]  # those found are to be copied
     if summary["budget"]:
-        yield "target", budget_line(summary["budget"]).removeprefix("target: "), True
+        yield "target", budget_line(summary["budget"]).removeprefix("target: "), False
     for what in ("macs", "parameters"):
         label = "MACs" if what == "macs" else what
         physical, paper = (_change(summary[rule], what) for rule in ("physical", "paper_rule"))
