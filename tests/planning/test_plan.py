@@ -72,3 +72,8 @@ def test_a_tie_in_the_published_ranks_is_marked():
     text = "[0.2]+[0.8]*10+[0.8]*13+[0.55]*19+[0.45]*10"
     found = planned("resnet_50", text, criterion="rank", rank_folder=published_ranks("resnet_50"))
     assert sum(layer.tied_at_cut for layer in found.plan.layers) > 4
+
+
+def test_a_criterion_that_leaves_convs_without_a_score_is_refused():
+    with pytest.raises(ValueError, match=r"bn_scale does not score 'dense1\.0\.conv1' of densenet"):
+        planned("densenet_40", "[0.5]*39", criterion="bn_scale")

@@ -236,6 +236,11 @@ def score_layers(
         criterion = linear_criterion or ""
     if criterion:
         scores = score_filters(dense.model, dense.graph, criterion, seed=seed) | scores
+        for layer in (layer for layer in layers if layer.conv not in scores):
+            raise ValueError(
+                f"criterion {criterion} does not score {layer.conv!r} of {dense.spec}: expected a "
+                "criterion that scores every layer with a rate"
+            )
     return {layer.conv: scores[layer.conv] for layer in layers if layer.conv in scores}
 
 
