@@ -8,6 +8,7 @@ import torch
 import torch.nn as nn
 
 from models.registry import build_model, example_images
+from tests.idioms import IDIOMS
 from tests.networks import (
     STEPS,
     Affine,
@@ -47,6 +48,7 @@ def assert_law(model: nn.Module, example, rate: float, seed: int) -> None:
     for training in (False, True):
         outputs = [network.train(training)(images) for network in (masked, removed)]
         torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-9)
+    assert type(removed) is type(model) and list(removed.state_dict()) == list(model.state_dict())
     outputs[1].sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in removed.parameters())
 
@@ -79,7 +81,7 @@ def test_removed_is_masked_in_each_large_network(arch, size):
 
 
 @pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("step", [*STEPS, PixelShuffled])
+@pytest.mark.parametrize("step", [*STEPS, PixelShuffled, *IDIOMS])
 def test_removed_is_masked_around_each_structure(step, flat):
     for rate in (0.3, 0.7):
         assert_law(Chain([step, step], flat=flat), torch.zeros(1, 3, 8, 8), rate, seed=2)
@@ -88,7 +90,7 @@ def test_removed_is_masked_around_each_structure(step, flat):
 @pytest.mark.parametrize("seed", range(RANDOM_CHAINS))
 def test_removed_is_masked_in_random_networks(seed):
     draw = random.Random(seed)
-    steps = [draw.choice(STEPS) for _ in range(draw.randint(2, 6))]
+    steps = [draw.choice(STEPS + IDIOMS) for _ in range(draw.randint(2, 6))]
     model = Chain(steps, flat=draw.random() < 0.5)
     assert_law(model, torch.zeros(1, 3, 8, 8), draw.choice([0.2, 0.5, 0.8]), seed)
 

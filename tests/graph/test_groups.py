@@ -5,6 +5,7 @@ import torch
 import torch.nn as nn
 
 from models.registry import build_model, example_images
+from tests.idioms import SelfAttention
 from tests.networks import (
     STEPS,
     Attention,
@@ -151,11 +152,11 @@ def test_a_constant_factor_does_not_break_the_tie():
     assert stream.channels == pairs("stem", "conv", 4)
 
 
-def test_a_layer_norm_ties_all_channels_it_reads():
+def test_a_layer_norm_ties_no_channels_since_zeros_can_be_left_out():
     groups = groups_of([ChannelsLast], across_sums=False)
     tied = groups["stem", "steps.0.depthwise"]
-    assert len(tied.channels) == 1 and len(tied.channels[0]) == 16
-    assert tied.read_whole_by == ("layernorm in steps.0.norm",)
+    assert tied.channels == pairs("stem", "steps.0.depthwise", 8)
+    assert tied.read_whole_by == ()
 
 
 def test_a_zero_padded_stream_is_three_groups():
@@ -188,6 +189,15 @@ class TwoHeads(nn.Module):
 def test_whatever_reaches_the_output_is_protected():
     groups = channel_groups(trace_channels(TwoHeads(), IMAGE), across_sums=True)
     assert all(group.protected for group in groups)
+
+
+def test_what_is_not_followed_is_told_with_the_share_that_can_still_go():
+    graph = trace_channels(Chain([SelfAttention, Residual]), IMAGE)
+    lines = describe(channel_groups(graph, across_sums=False)).splitlines()
+    (qkv,) = [line for line in lines if line.startswith("steps.0.qkv")]
+    assert qkv.startswith("steps.0.qkv: 24 channels; protected: is read by what is not followed")
+    assert "scaleddotproductattention in steps.0" in qkv
+    assert lines[-1] == "36 of 65 filters (55%) are in groups that can shrink"
 
 
 def test_groups_are_described_in_a_line_each():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from utils.graph.labels import axis_vector
+from utils.graph.operations import COPIES
 from utils.graph.relations import Filters, Norm, Stays, Tied, Unmasked
 from utils.graph.tracing import ModuleCall, Run
 from utils.graph.values import Value
@@ -13,10 +14,14 @@ from utils.graph.values import Value
 
 @dataclass(frozen=True)
 class Alignment:
-    """Where the channels of a layer's input and output lie; from the end, so negative."""
+    """Where the channels of a layer's input and output lie; from the end, so negative.
+
+    A `norm` computes a layer or group norm and nothing else: it can leave zeros out of its input.
+    """
 
     takes: int
     gives: int
+    norm: bool = False
 
 
 def alignments(runs: Sequence[Run]) -> dict[str, Alignment]:
@@ -56,7 +61,18 @@ def _place(run: Run, call: ModuleCall) -> tuple[int, Alignment] | None:
         return None
     takes = _dim_of(call.takes, relation.inputs)
     gives = _dim_of(call.gives, relation.outputs)
-    return None if takes is None or gives is None else (rest[0], Alignment(takes, gives))
+    if takes is None or gives is None:
+        return None
+    return rest[0], Alignment(takes, gives, _is_bare_norm(run, call, rest[0]))
+
+
+def _is_bare_norm(run: Run, call: ModuleCall, number: int) -> bool:
+    """True if the call does nothing but a layer or group norm, and moves its channels about."""
+    known = ("layernorm", "groupnorm")
+    inside = run.operations[call.start : call.stop]
+    norms = [o for o in inside if o.made[0] <= number < o.made[1]]
+    others = [o for o in inside if o not in norms and not o.moves and o.name not in COPIES]
+    return not others and all(o.name in known for o in norms)
 
 
 def _dim_of(value: Value, labels: torch.Tensor) -> int | None:

@@ -133,7 +133,12 @@ class ChannelGraph:
         keep = keep.clone()
         for labels in whole:
             keep[labels] = True
-        return spread(self.relations, keep, frozenset(self.alignable) - frozenset(plain))
+        return spread(self.relations, keep, self.loose(plain))
+
+    def loose(self, plain: Iterable[str] = ()) -> dict[str, bool]:
+        """Return {layer that may be aligned: is it a norm that may leave out zeros?}."""
+        plain = frozenset(plain)
+        return {n: a.norm for n, a in self.alignable.items() if n not in plain}
 
     def kept_positions(self, keep: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return {module: (output positions, input positions)} of what its parameters keep."""
@@ -160,13 +165,13 @@ class ChannelGraph:
                 found[name] = tuple(flag.nonzero().flatten() for flag in flags)
         return found
 
-    def protected(self) -> set[str]:
+    def protected(self, *, barriers: bool = True) -> set[str]:
         """Return the layers whose filters are not pruned: they reach the output, or a barrier."""
         needed = torch.zeros(self.num_labels, dtype=torch.bool)
         everything = torch.ones(self.num_labels, dtype=torch.bool)
         for relation in reversed(self.relations):
             if isinstance(relation, Whole) and relation.barrier:
-                needed[relation.inputs] = True
+                needed[relation.inputs] |= barriers
             elif not isinstance(relation, Filters | Decided):
                 relation.spread_needed(needed, everything)
         return {r.module for r in self._layers() if needed[r.outputs].any()}

@@ -19,12 +19,14 @@ class ChannelGroup:
     channels: tuple[tuple[tuple[str, int], ...], ...]
     protected: bool
     read_whole_by: tuple[str, ...]  # what fills removed channels with zeros again
+    stopped: bool = False  # protected by an operation that is not followed
 
     def describe(self) -> str:
         """Return one line: the layers, how many channels, and what keeps them from shrinking."""
         remarks = []
         if self.protected:
-            remarks.append("protected: reaches the output")
+            why = "is read by what is not followed" if self.stopped else "reaches the output"
+            remarks.append(f"protected: {why}")
         if self.read_whole_by:
             remarks.append(f"read whole by {', '.join(self.read_whole_by)}")
         names = " + ".join(self.layers)
@@ -38,14 +40,14 @@ def channel_groups(graph: ChannelGraph, *, across_sums: bool) -> tuple[ChannelGr
     channels of a group norm. `across_sums` ties the operands of sums, too: then whole residual
     streams get narrower. Without it, convs that feed a sum are pruned one by one.
     """
-    union = _Union(graph.num_labels)
+    union, loose = _Union(graph.num_labels), graph.loose()
     for relation in graph.relations:
         if across_sums or not (isinstance(relation, Combined) and relation.mode == "any"):
-            left, right = relation.coupled()
+            left, right = relation.coupled(loose)
             union.unite(left.tolist(), right.tolist())
     channels = _channels_by_root(graph, union)
     readers = _whole_readers(graph, union)
-    protected = graph.protected()
+    protected, returned = graph.protected(), graph.protected(barriers=False)
     groups = []
     for roots in _alike(channels):
         layers = tuple(dict.fromkeys(layer for root in roots for layer, _ in channels[root]))
@@ -55,14 +57,24 @@ def channel_groups(graph: ChannelGraph, *, across_sums: bool) -> tuple[ChannelGr
                 tuple(tuple(channels[root]) for root in roots),
                 bool(protected.intersection(layers)),
                 tuple(dict.fromkeys(name for root in roots for name in readers.get(root, ()))),
+                stopped=bool(protected.intersection(layers)) and not returned.intersection(layers),
             )
         )
     return tuple(groups)
 
 
 def describe(groups: Iterable[ChannelGroup]) -> str:
-    """Return the groups, a line each."""
-    return "\n".join(group.describe() for group in groups)
+    """Return the groups, a line each, and what share of the filters can go if some are stopped."""
+    groups = tuple(groups)
+    lines = [group.describe() for group in groups]
+    if any(group.stopped for group in groups):
+        counts = {group: sum(map(len, group.channels)) for group in groups}
+        free = sum(count for group, count in counts.items() if not group.protected)
+        every = sum(counts.values())
+        lines.append(
+            f"{free} of {every} filters ({free / every:.0%}) are in groups that can shrink"
+        )
+    return "\n".join(lines)
 
 
 class _Union:
@@ -115,6 +127,7 @@ def _whole_readers(graph: ChannelGraph, union: _Union) -> dict[int, list[str]]:
     readers: dict[int, list[str]] = {}
     for relation in graph.relations:
         layer_norm = isinstance(relation, Norm) and relation.groups == 1 < len(relation.inputs)
+        layer_norm = layer_norm and not graph.loose().get(relation.module, False)
         if isinstance(relation, Whole) or layer_norm:
             for label in relation.inputs.flatten().tolist():
                 readers.setdefault(union.root(label), []).append(relation.node)

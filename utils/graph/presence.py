@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from utils.graph.relations import FIRST_CHANNEL, Relation
+from utils.graph.relations import FIRST_CHANNEL, Loose, Relation
 
 
-def spread(relations: Sequence[Relation], keep: Tensor, loose: frozenset[str]) -> Tensor:
+def spread(relations: Sequence[Relation], keep: Tensor, loose: Loose) -> Tensor:
     """Return `keep` [num_labels], raised until all operations fit together and none is empty.
 
-    The layers in `loose` may pick from their input, and write into a wider output.
+    `loose` is what relations take.
     """
     present = keep.clone()
     present[:FIRST_CHANNEL] = True
@@ -28,7 +28,7 @@ def spread(relations: Sequence[Relation], keep: Tensor, loose: frozenset[str]) -
             present[label] = True
 
 
-def _settle(relations: Sequence[Relation], present: Tensor, loose: frozenset[str]) -> None:
+def _settle(relations: Sequence[Relation], present: Tensor, loose: Loose) -> None:
     before = -1
     while before != int(present.sum()):
         before = int(present.sum())

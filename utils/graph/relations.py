@@ -11,6 +11,7 @@ activations have labels, and so have the positions of parameters along each of t
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ ZERO = 0  # a place that is there and always zero (padding)
 CONSTANT = 1  # no channel: a number for all places, or a place nobody can take away
 FIXED = 2  # a constant that has a size of its own where channels lie: its places stay
 FIRST_CHANNEL = 3
+Loose = Mapping[str, bool]
+_NONE: Loose = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +40,18 @@ class Relation(ABC):
         needed[self.inputs[(needed & alive)[self.outputs]]] = True
 
     @abstractmethod
-    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
         """Raise `present` until what the operation reads and gives fits together.
 
-        The layers in `loose` may pick from their input, and write into a wider output.
+        The layers in `loose` may pick from their input, and write into a wider output; the norms
+        among them for which it says True may leave out zeros that they read.
         """
 
     def never_empty(self) -> list[Tensor]:
         """Return the sets of labels of which at least one must be present."""
         return [self.outputs] if len(self.outputs) else []
 
-    def coupled(self) -> tuple[Tensor, Tensor]:
+    def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
         """Return pairs of labels ([P], [P]) that live or die together."""
         return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long)
 
@@ -62,7 +66,7 @@ class Source(Relation):
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
         pass
 
-    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
         present[self.outputs] = True
 
 
@@ -87,8 +91,7 @@ class Filters(Relation):
         return self.groups == len(self.inputs) > 1
 
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
-        mask = masks.get(self.module)
-        kept = torch.ones_like(self.outputs, dtype=torch.bool) if mask is None else mask
+        kept = masks.get(self.module, torch.ones_like(self.outputs, dtype=torch.bool))
         if self.depthwise:
             read = alive[self.inputs] | (self.inputs == ZERO)  # padding was never masked
             kept = (
@@ -105,7 +108,7 @@ class Filters(Relation):
         needed[self._by_group(self.inputs)[used]] = True
         _lift(needed, self.columns, needed[self.inputs[: len(self.columns)]] & used.any())
 
-    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
         aligned = self.module in loose
         rows = present[self.rows].any(0)
         if not aligned:
@@ -127,13 +130,12 @@ class Filters(Relation):
         _lift(present, self.outputs, rows)
 
     def never_empty(self) -> list[Tensor]:
-        inputs = self.inputs[self.inputs >= FIRST_CHANNEL]
-        sets = [self.outputs, self.rows[0], self.columns, inputs]
+        sets = [self.outputs, self.rows[0], self.columns, self.inputs[self.inputs > FIXED]]
         return [labels for labels in sets if len(labels)]
 
-    def coupled(self) -> tuple[Tensor, Tensor]:
+    def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
         if self.groups == 1:
-            return super().coupled()
+            return super().coupled(loose)
         return _tied(torch.cat([self._by_group(self.outputs), self._by_group(self.inputs)], 1))
 
     def _by_group(self, labels: Tensor) -> Tensor:
@@ -166,20 +168,22 @@ class Norm(Relation):
         used = outputs.reshape(self.groups, -1).any(1)
         needed[self.inputs.reshape(self.groups, -1)[used]] = True
 
-    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
         rows = present[self.rows].any(0)
         if self.module not in loose:
             rows = rows | present[self.outputs] | present[self.inputs]
-        blocks = rows.reshape(self.groups, -1).any(1, keepdim=True)
-        rows = blocks.expand(-1, len(rows) // self.groups).flatten()
+        if not loose.get(self.module, False):
+            blocks = rows.reshape(self.groups, -1).any(1, keepdim=True)
+            rows = blocks.expand(-1, len(rows) // self.groups).flatten()
         for labels in (self.rows, self.inputs, self.outputs):
             _lift(present, labels, rows)
 
     def never_empty(self) -> list[Tensor]:
         return [self.outputs, self.rows[0]]
 
-    def coupled(self) -> tuple[Tensor, Tensor]:
-        blocks = torch.stack([self.outputs, self.inputs]).reshape(2, self.groups, -1)
+    def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
+        groups = len(self.inputs) if loose.get(self.module, False) else self.groups
+        blocks = torch.stack([self.outputs, self.inputs]).reshape(2, groups, -1)
         return _tied(torch.cat([blocks[0], blocks[1]], 1))
 
 
@@ -199,23 +203,20 @@ class Combined(Relation):
     parameters: tuple[bool, ...]
 
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
-        rows = alive[self.inputs]
         if any(self.parameters) and not all(self.parameters):
-            live = rows[:, [not p for p in self.parameters]].any(1)
-            for column in [k for k, flag in enumerate(self.parameters) if flag]:
-                _lift(alive, self.inputs[:, column], live)
-            rows = alive[self.inputs]
+            live = alive[self.inputs][:, [not p for p in self.parameters]].any(1, keepdim=True)
+            _lift(alive, self.inputs[:, list(self.parameters)], live)
+        rows = alive[self.inputs]
         ways = {"any": rows.any(1), "all": rows.all(1), "first": rows[:, 0]}
         _lift(alive, self.outputs, ways.get(self.mode, torch.ones_like(rows[:, 0])))
 
-    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
-        there = present[self.inputs] & (self.inputs != CONSTANT)
-        spanning = [k for k, flag in enumerate(self.spans) if flag]
-        broadcast = (there | (self.inputs == CONSTANT)).all(1)
-        _lift(present, self.outputs, there[:, spanning].any(1) if spanning else broadcast)
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
+        there, none = present[self.inputs], self.inputs == CONSTANT
+        spanning = (there & ~none)[:, list(self.spans)].any(1)
+        _lift(present, self.outputs, spanning if any(self.spans) else (there | none).all(1))
         _lift(present, self.inputs, present[self.outputs][:, None])
 
-    def coupled(self) -> tuple[Tensor, Tensor]:
+    def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
         inputs = torch.stack([_without_spread(x) for x in self.inputs.unbind(1)], 1)
         return _tied(torch.cat([self.outputs[:, None], inputs], 1))
 
@@ -229,7 +230,7 @@ class Summed(Relation):
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
         _lift(alive, self.outputs, alive[self.inputs].any(1))
 
-    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
         _lift(present, self.outputs, present[self.inputs].any(1))
 
     def never_empty(self) -> list[Tensor]:
@@ -239,13 +240,13 @@ class Summed(Relation):
 class Blocks(Summed):
     """Every output channel is made of a whole row of input channels (pixel shuffle)."""
 
-    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
         _all_or_none(self.inputs, self.outputs, present)
 
     def never_empty(self) -> list[Tensor]:
         return [self.outputs]
 
-    def coupled(self) -> tuple[Tensor, Tensor]:
+    def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
         return _tied(torch.cat([self.outputs[:, None], self.inputs], 1))
 
 
@@ -262,7 +263,7 @@ class Whole(Relation):
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
         alive[self.outputs] = True
 
-    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
         _all_or_none(self.inputs, self.outputs, present)
 
 
@@ -276,7 +277,7 @@ class Stays(Source):
 class Unmasked(Source):
     """Positions of parameters that are never masked, since zero there is not zero behind."""
 
-    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
         pass
 
     def never_empty(self) -> list[Tensor]:
@@ -297,7 +298,7 @@ class Tied(Relation):
         either = needed[self.inputs].any(1)
         _lift(needed, self.inputs, either[:, None])
 
-    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
         either = present[self.inputs].any(1)
         _lift(present, self.inputs, either[:, None])
 
@@ -314,7 +315,7 @@ class Output(Relation):
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
         needed[self.inputs] = True
 
-    def spread_present(self, present: Tensor, loose: frozenset[str]) -> None:
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
         present[self.inputs] = True
 
 
@@ -342,9 +343,6 @@ def _tied(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _without_spread(labels: Tensor) -> Tensor:
-    """Return labels [R] with CONSTANT for those of several rows.
-
-    A channel that is spread over others (a spatial gate, a softmax) does not die with one of them.
-    """
+    """Return labels [R] with CONSTANT for those of several rows, which do not die with one."""
     _, where, counts = labels.unique(return_inverse=True, return_counts=True)
     return torch.where(counts[where] > 1, CONSTANT, labels)

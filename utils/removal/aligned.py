@@ -45,9 +45,57 @@ class Aligned:
         return ", ".join(told)
 
 
+class AlignedNorm(Aligned):
+    """A layer or group norm of channels that are left, as if the others were there and zero.
+
+    `groups` [C] says which of the norm's groups each channel of its input is in; each has `size`
+    channels, zeros that are not there among them.
+    """
+
+    size: int
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Normalize the input; keep what is `picked`, and write it to the places `placed`."""
+        features = args[0] if args else next(iter(kwargs.values()))
+        x = features.movedim(self.alignment.takes, -1)  # [N, ..., C]
+        x = self._normalized(x)
+        if self.picked is not None:
+            x = x.index_select(-1, self.picked)
+        x = x * self.weight
+        x = x if self.bias is None else x + self.bias
+        if self.placed is not None:
+            shape = [*x.shape[:-1], self.width]
+            x = x.new_zeros(shape).index_copy(-1, self.placed, x)
+        return x.movedim(-1, self.alignment.gives)
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        if self.groups is None:  # a layer norm: each place by itself
+            mean = x.sum(-1, keepdim=True) / self.size
+            apart = (x - mean).square().sum(-1, keepdim=True)
+            absent = self.size - x.size(-1)
+            return (x - mean) / ((apart + absent * mean.square()) / self.size + self.eps).sqrt()
+        count = self.size * x[0, ..., 0].numel()
+        mean = self._over_groups(x) / count  # [N, G]
+        apart = self._over_groups((x - self._spread(mean, x)).square())
+        there = torch.bincount(self.groups, minlength=self.num_groups)
+        absent = (self.size - there) * (count // self.size)
+        variance = (apart + absent * mean.square()) / count
+        return (x - self._spread(mean, x)) / self._spread((variance + self.eps).sqrt(), x)
+
+    def _over_groups(self, x: Tensor) -> Tensor:
+        """Return the sums [N, G] over all places of each group's channels, of x [N, ..., C]."""
+        sums = x.flatten(1, -2).sum(1) if x.dim() > 2 else x
+        return sums.new_zeros(len(x), self.num_groups).index_add(1, self.groups, sums)
+
+    def _spread(self, by_group: Tensor, x: Tensor) -> Tensor:
+        """Return a number of each group [N, G] for each channel of x, [N, 1, ..., C]."""
+        spread = by_group.index_select(1, self.groups)
+        return spread.reshape(len(x), *[1] * (x.dim() - 2), -1)
+
+
 @cache
-def _aligned_class(cls: type[nn.Module]) -> type[nn.Module]:
-    return type(f"Aligned{cls.__name__}", (Aligned, cls), {"__module__": cls.__module__})
+def _aligned_class(cls: type[nn.Module], base: type) -> type[nn.Module]:
+    return type(f"Aligned{cls.__name__}", (base, cls), {"__module__": cls.__module__})
 
 
 def align(
@@ -63,12 +111,27 @@ def align(
         picked: places [K] in its input that the layer reads, None for all.
         placed: places [F] in its output, of `width` channels, that it writes; None for all.
     """
-    layer.__class__ = _aligned_class(type(layer))
+    layer.__class__ = _aligned_class(type(layer), Aligned)
     layer.alignment, layer.width = alignment, width
     for name, index in {"picked": picked, "placed": placed}.items():
         if index is not None:
             index = index.to(next(layer.parameters()).device)
         layer.register_buffer(name, index, persistent=False)
+
+
+def align_norm(norm: nn.Module, there: Tensor, count: int) -> None:
+    """Let an aligned norm of `count` groups read only the channels in `there` [C], in place.
+
+    `there` are flags; the others are zero. Its `picked` are places among these, which it keeps of
+    what it normalized.
+    """
+    norm.__class__ = _aligned_class(type(norm).__mro__[2], AlignedNorm)
+    norm.size, groups = len(there) // count, None
+    if isinstance(norm, nn.GroupNorm):
+        norm.num_groups = count
+        device = next(norm.parameters()).device
+        groups = torch.arange(count).repeat_interleave(norm.size)[there].to(device)
+    norm.register_buffer("groups", groups, persistent=False)
 
 
 def is_aligned(module: nn.Module) -> bool:

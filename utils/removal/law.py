@@ -1,7 +1,7 @@
 """The proof of a removal: the smaller network computes what the masked one computes."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from utils.graph.inputs import called, repeated
 from utils.graph.operations import operation_name
 from utils.graph.tracing import left_alone, watching_modules
 from utils.graph.values import mapped, tensors_in
-from utils.removal.copies import copied
 from utils.removal.following import Misfit
 from utils.runs.borrowed_state import evaluating, training
 
@@ -62,10 +61,25 @@ def first_difference(
     """
     for dtype in (torch.float64, torch.float32):
         try:
-            return _first_difference(wanted, found, graph, dtype, modes)
+            with _in_dtype(wanted, dtype), _in_dtype(found, dtype):
+                return _first_difference(wanted, found, graph, dtype, modes)
         except _NotRun:
             continue
     return None
+
+
+@contextmanager
+def _in_dtype(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Let a network compute in another dtype; at exit it has the tensors that it had before."""
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
+    kept = [tensor.data for tensor in tensors]
+    try:
+        for tensor in tensors:
+            tensor.data = tensor.data.to(dtype, copy=True)
+        yield
+    finally:
+        for tensor, content in zip(tensors, kept, strict=True):
+            tensor.data = content
 
 
 class _NotRun(Exception):
@@ -75,7 +89,6 @@ class _NotRun(Exception):
 def _first_difference(
     wanted: nn.Module, found: nn.Module, graph: ChannelGraph, dtype: torch.dtype, modes: Modes
 ) -> Difference | None:
-    wanted, found = copied(wanted).to(dtype), copied(found).to(dtype)
     for mode in modes:
         first = _answers(wanted, graph, mode)
         if first is None and mode is evaluating:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.relations import Filters, Norm
-from utils.removal.aligned import align, index_of
+from utils.removal.aligned import align, align_norm, index_of
 from utils.removal.copies import copied
 from utils.removal.following import Misfit, kept_to_follow, misfit
 from utils.removal.law import Difference, first_difference
@@ -79,7 +79,7 @@ def remove_channels(
         raise ValueError(f"align is {align!r}: expected one of {', '.join(_ALIGN)}")
     if check and graph.trains_not:
         raise ValueError(
-            f"{graph.trains_not} in train mode, so that removal cannot be proven there: "
+            f"removal cannot be proven in train mode, where {graph.trains_not}; "
             "expected an example that it trains on, or check=False"
         )
     masked = copied(model)
@@ -203,6 +203,15 @@ def _align_layers(slim: nn.Module, graph: ChannelGraph, keep: Tensor) -> None:
                 blocks = rows.reshape(relation.groups, -1).any(1, keepdim=True)
                 reads = blocks.expand(-1, len(inputs) // relation.groups).flatten()
         picked, placed = index_of(reads, inputs), index_of(rows, outputs)
-        if picked is not None or placed is not None:
+        parts = isinstance(relation, Norm) and _tears(rows, relation.groups)
+        if parts or picked is not None or placed is not None:
             layer = slim.get_submodule(relation.module)
             align(layer, graph.alignable[relation.module], picked, placed, int(outputs.sum()))
+            if parts:
+                align_norm(layer, inputs, relation.groups)
+
+
+def _tears(rows: Tensor, groups: int) -> bool:
+    """True if some channels of a norm's group are left and some are not."""
+    blocks = rows.reshape(groups, -1)
+    return not torch.equal(blocks.any(1), blocks.all(1))
