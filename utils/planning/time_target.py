@@ -103,7 +103,7 @@ def land_in_time(
     found: dict[Levels, float] = {}
 
     def timed(levels: Levels) -> dict[str, Latency]:
-        slim = remove_filters(dense.model, dense.graph, masks(levels))
+        slim = remove_filters(dense.model, dense.graph, masks(levels), check=False)
         return timing.compare({"dense": dense.model, "pruned": slim}, image)
 
     asked = target
