@@ -23,9 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn as nn
-from torch import Tensor
 
 from models.imports import importable, module_of_file
 from models.registry import ARCHITECTURES, architecture
@@ -126,14 +124,6 @@ def read_arguments(text: str) -> dict[str, Any]:
         return {k.arg: _literal(k.value) for k in call.keywords}
     except ValueError:
         raise ValueError(expected) from None
-
-
-def example_of(
-    input_size: Sequence[int], *, image_size: tuple[int, int] | None = None, channels: int = 0
-) -> Tensor:
-    """Return one black image [1, C, H, W] of a network's input size, or of the size given."""
-    own_channels, *own_size = input_size
-    return torch.zeros(1, channels or own_channels, *(image_size or own_size))
 
 
 _EXPECTED = (

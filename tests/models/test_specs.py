@@ -8,7 +8,7 @@ import torch.nn as nn
 
 import utils.runs.log
 from models.registry import ARCHITECTURES
-from models.specs import example_of, is_own, open_spec, read_arguments
+from models.specs import is_own, open_spec, read_arguments
 
 NET = """
 import torch.nn as nn
@@ -143,8 +143,3 @@ def test_arguments_are_literals_or_words():
     for text in ("3", "a", "a=print()", "a=1,,", "a=b.c", "**{}"):
         with pytest.raises(ValueError, match="--arch_args is"):
             read_arguments(text)
-
-
-def test_an_example_takes_the_size_that_is_said():
-    assert example_of((3, 224, 224)).shape == (1, 3, 224, 224)
-    assert example_of((3, 224, 224), image_size=(64, 32), channels=1).shape == (1, 1, 64, 32)

@@ -16,7 +16,7 @@ MOVEMENTS = frozenset(  # run on the labels themselves
 )
 JOINS = frozenset("cat concat concatenate stack hstack vstack dstack columnstack".split())
 COPIES = frozenset(  # the same places, the same channels
-    "contiguous clone detach detach data to type float double half bfloat16 cuda cpu typeas"
+    "contiguous clone detach data to type float double half bfloat16 cuda cpu typeas"
     " requiresgrad alias positive identity lifttensor real resolveconj resolveneg"
     " dropout dropout1d dropout2d dropout3d alphadropout featuredropout featurealphadropout"
     " nativedropout".split()

@@ -101,8 +101,8 @@ def _first_difference(
             return Difference("", float("inf"), name)
         if _gap(first, second, dtype) == 0.0:
             continue
-        images = _FEW if _answers(wanted, graph, mode, images=_MORE) is None else _MORE
-        first = _answers(wanted, graph, mode, images=images)
+        more = _answers(wanted, graph, mode, images=_MORE)
+        images, first = (_FEW, first) if more is None else (_MORE, more)
         records = [_Watcher(wanted), _Watcher(found)]
         again = [
             _answers(m, graph, mode, w, images=images)
