@@ -112,6 +112,9 @@ class TrainingOptions:
         Raises:
             ValueError: a setting is out of range.
         """
+        if not 0 < self.val_fraction < 1:
+            expected = "expected more than 0, less than 1"
+            raise ValueError(f"validation fraction: {expected}, got {self.val_fraction}")
         if self.patience is not None and self.select_on == "last":
             raise ValueError(
                 f"--patience is {self.patience} and --select_on 'last': expected val or test, "
