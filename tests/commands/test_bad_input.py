@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.command_lines import files_in
 from utils.options.networks import network_of
 from utils.removal.network_file import write_network
 
-RATES = "[0.3]*7"
+DOOR, RATES = "rank_generation.py", "[0.3]*7"
 
 
 class Malicious:
@@ -233,6 +234,54 @@ def test_ranks_of_another_checkpoint_are_refused_unless_forced(call, refuses, jo
     words += ["--compress_rate", RATES, "--dry_run", "--json"]
     refuses(r"made from .*best\.pt, a file with other bytes .*or --force", "main.py", *words)
     assert call("main.py", *words, "--force").json["layers"]
+
+
+def test_ranks_of_images_normalized_otherwise_are_refused_unless_forced(call, refuses, job):
+    words = ["prune", *job.pruning, "--compress_rate", RATES, "--dry_run"]
+    words += ["--normalization", "none"]
+    expected = (
+        r"were made of images with --normalization cifar10: expected none, as here, or --forc"
+    )
+    refuses(expected, "main.py", *words)
+    scan = ("scan", *job.network, "--rank_conv", str(job.ranks), "--normalization", "none")
+    refuses(expected, "main.py", *scan)
+    assert call("main.py", *words, "--force").json["layers"]
+    assert call("main.py", *words, "--criterion", "l1").json["layers"]
+
+
+def test_the_parent_of_a_rank_folder_is_answered_with_the_folder(refuses, job):
+    shutil.copytree(job.ranks, "ranks/resnet_8")
+    words = ("--compress_rate", RATES, "--rank_conv", "ranks")
+    expected = r"ranks holds no rank files: expected them in it, did you mean ranks/resnet_8\?$"
+    refuses(expected, "main.py", "prune", *job.pruning, *words)
+
+
+def test_ranks_of_another_checkpoint_are_not_written_over_unless_forced(call, refuses, job):
+    shutil.copytree(job.ranks, "ranks")
+    state = torch.load(job.checkpoint, weights_only=True)["state_dict"]
+    torch.save({key: value + 0 for key, value in state.items()}, "other.pt")
+    words = [*job.data, "--resume", "other.pt", "--num_images", "20", "--output", "ranks"]
+    refuses(
+        r"ranks holds ranks of .*best\.pt, another checkpoint: .*--output, or --force", DOOR, *words
+    )
+    own = [*job.network, "--num_images", "20", "--output", "ranks"]
+    assert call(DOOR, *own).code == 0
+    assert call(DOOR, *words, "--force").code == 0
+    manifest = json.loads(Path("ranks/manifest.json").read_text())
+    assert manifest["checkpoint"] == "other.pt"
+
+
+def test_files_that_git_tracks_are_not_written_over_unless_forced(call, refuses, job):
+    git = shutil.which("git") or pytest.skip("no git")
+    shutil.copytree(job.ranks, "ranks")
+    words = [*job.network, "--num_images", "20", "--output", "ranks"]
+    subprocess.run([git, "init", "-q"], check=True)
+    assert call(DOOR, *words).code == 0  # nothing of them is tracked
+    subprocess.run([git, "add", "ranks/rank_conv1.npy"], check=True)
+    refuses(
+        r"ranks holds files that git tracks: .* --output, or --force to write over", DOOR, *words
+    )
+    assert call(DOOR, *words, "--force").code == 0
 
 
 def test_an_unknown_command_is_named_with_the_known_ones(call):
