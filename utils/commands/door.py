@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from utils.options.networks import OwnSpecError
+from utils.options.data_options import OwnSpecError
 from utils.runs import processes
 from utils.runs.hints import did_you_mean
 from utils.runs.options import parse

@@ -1,15 +1,18 @@
 """The options of what a command computes with: the device, the images and the network."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from models.registry import ARCHITECTURES
-from models.specs import folder_name, read_arguments
+from models.specs import folder_name, is_own, read_arguments
 from utils.data.image_stream import default_workers
 from utils.data.images import NORMALIZATIONS, mean_and_deviation
 from utils.data.load import DATASETS, default_normalization
 from utils.options.devices import check_spelling
+from utils.removal.network_file import BuiltBy, built_by, is_pruned
+from utils.runs.checkpoint import load_file
 from utils.runs.options import option
 
 # Why official flags that adjust a checkpoint have nothing to do here.
@@ -79,6 +82,44 @@ class DataOptions(DeviceOptions):
         mean_and_deviation(self.normalization, channels)  # refuses what is none
 
 
+class OwnSpecError(ValueError):
+    """A file names a network of the user's own; `words` are what repeats the command with it."""
+
+    def __init__(self, message: str, words: str):
+        super().__init__(message)
+        self.words = words
+
+
+def trusted(said: BuiltBy, path: str | Path) -> BuiltBy:
+    """Return what a file says that its network was built by, if that may be imported unasked.
+
+    Raises:
+        OwnSpecError: it is code of the user's own.
+    """
+    if said.spec and not is_own(said.spec):
+        return said
+    name = said.spec or "FILE.py:CALLABLE"
+    words = ["--arch", name]
+    words += ["--arch_args", said.arguments] if said.arguments else []
+    if said.image_size:
+        words += ["--image_size", ",".join(map(str, said.image_size))]
+    raise OwnSpecError(
+        f"{path} holds a pruned network of {name}, which is not imported because a file "
+        f"says so: expected {shlex.join(words)}",
+        shlex.join(words),
+    )
+
+
+def named_in(path: str | Path) -> BuiltBy | None:
+    """Return what the network in a pruned file was built by; None of a dense checkpoint.
+
+    Raises:
+        ValueError: the file cannot be loaded, or names code of the user's own (`OwnSpecError`).
+    """
+    content = load_file(path)
+    return trusted(built_by(content, path), path) if is_pruned(content) else None
+
+
 def arch_name(word: str) -> str:
     """Return the architecture's name without the ending that the official README gives some."""
     return word.removesuffix("_convwise")
@@ -86,12 +127,16 @@ def arch_name(word: str) -> str:
 
 @dataclass(frozen=True)
 class ArchOptions:
-    """Which architecture a command builds."""
+    """Which network a command builds; a pruned file's, where only the file is named."""
 
-    arch: str = option(
-        "vgg_16_bn",
+    usual_arch: ClassVar = "vgg_16_bn"
+
+    arch: str | None = option(
+        None,
         f"one of {', '.join(ARCHITECTURES)}; or torchvision:NAME, timm:NAME, or your own: "
-        "FILE.py:CALLABLE or package.module:CALLABLE",
+        "FILE.py:CALLABLE or package.module:CALLABLE (default: the one that a pruned file names, "
+        "else vgg_16_bn)",
+        metavar="ARCH",
         type=arch_name,
         group="network",
     )
@@ -110,11 +155,21 @@ class ArchOptions:
     )
 
     def __post_init__(self) -> None:
+        if self.arch is None and self.usual_arch:  # else it is asked when it is loaded
+            file = self.network_file()
+            named = None if file is None else named_in(file)
+            object.__setattr__(self, "arch", named.spec if named else self.usual_arch)
+            if named and not self.arch_args:
+                object.__setattr__(self, "arch_args", named.arguments)
         super().__post_init__()
         read_arguments(self.arch_args)
         if len(self.image_size) > 2 or any(side < 1 for side in self.image_size):
             given = ",".join(map(str, self.image_size))
             raise ValueError(f"--image_size is {given!r}: expected H or H,W of at least 1 pixel")
+
+    def network_file(self) -> Path | None:
+        """Return the file that the network comes from, where the options name one."""
+        return None
 
     @property
     def in_registry(self) -> bool:
@@ -145,3 +200,7 @@ class NetworkOptions(ArchOptions):
         "is no checkpoint",
         group="network",
     )
+
+    def network_file(self) -> Path | None:
+        """Return the file that the network comes from, where the options name one."""
+        return self.resume

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from utils.metrics.runtimes import RUNTIMES
 from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions, arch_name
@@ -24,14 +25,20 @@ class TestedOptions(NetworkOptions):
 
     def tested(self) -> Path | None:
         """Return the checkpoint to test; see `checkpoint_of`."""
+        return checkpoint_of(self) if self.test_model_dir is None else self.network_file()
+
+    def network_file(self) -> Path | None:
+        """Return the file that the network comes from, where the options name one."""
         if self.test_model_dir is None:
-            return checkpoint_of(self)
+            return super().network_file()
         return checkpoint_in("--test_model_dir", self.test_model_dir)
 
 
 @dataclass(frozen=True)
 class TestedFileOptions(TestedOptions):
     """Which network is tested, where its file may name the architecture."""
+
+    usual_arch: ClassVar = None
 
     arch: str | None = option(
         None,

@@ -1,6 +1,5 @@
 """Networks, opened: from a spec and a checkpoint to the value that everything else takes."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -16,7 +15,7 @@ from models.specs import TRAINED, folder_name, is_own, open_spec, read_arguments
 from utils.data.images import mean_and_deviation
 from utils.data.load import own_image_size
 from utils.graph.network import Network
-from utils.options.data_options import ArchOptions, NetworkOptions
+from utils.options.data_options import ArchOptions, NetworkOptions, trusted
 from utils.options.examples import example_for
 from utils.paper.official import Official, official_facts
 from utils.rank.rank_layers import rank_layers
@@ -28,14 +27,6 @@ from utils.runs.notes import note
 
 RESULTS = Path("result")
 Size = tuple[int, int]
-
-
-class OwnSpecError(ValueError):
-    """A file names a network of the user's own; `words` are what repeats the command with it."""
-
-    def __init__(self, message: str, words: str):
-        super().__init__(message)
-        self.words = words
 
 
 def network_of(
@@ -147,18 +138,7 @@ def _agreed(wanted: BuiltBy, said: BuiltBy, path: str | Path) -> BuiltBy:
         ValueError: the file is of another network, or of the user's own and the user names none.
     """
     if not wanted.spec:
-        if not said.spec or is_own(said.spec):
-            name = said.spec or "FILE.py:CALLABLE"
-            words = ["--arch", name]
-            words += ["--arch_args", said.arguments] if said.arguments else []
-            if said.image_size:
-                words += ["--image_size", ",".join(map(str, said.image_size))]
-            raise OwnSpecError(
-                f"{path} holds a pruned network of {name}, which is not imported because a file "
-                f"says so: expected {shlex.join(words)}",
-                shlex.join(words),
-            )
-        return said
+        return trusted(said, path)
     if said.spec and wanted.spec != said.spec and not (is_own(wanted.spec) and is_own(said.spec)):
         raise ValueError(f"{path} holds a pruned {said.spec}: expected {wanted.spec}")
     return BuiltBy(
@@ -274,14 +254,19 @@ def open_network(options: ArchOptions, checkpoint: Path | None) -> Network:
 
 
 def open_prunable(options: NetworkOptions) -> Network:
-    """Open the network that the options name as one whose filters may go.
-
-    A pruned file is taken as the small network that it is; a masked one is made small first.
+    """Open the network that the options name as one whose filters may go; see `prunable`.
 
     Raises:
         ValueError: see `checkpoint_of` and `load_network`.
     """
-    network = open_network(options, checkpoint_of(options))
+    return prunable(open_network(options, checkpoint_of(options)))
+
+
+def prunable(network: Network) -> Network:
+    """Return the small network that a pruned file holds as one whose filters may go.
+
+    A masked one is made small first, and a dense one stays as it is.
+    """
     if network.form == "dense":
         return network
     small, before = network.model, network.before
