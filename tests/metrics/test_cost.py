@@ -183,6 +183,39 @@ def test_an_example_is_one_image(shape):
         physical_cost(nn.Conv2d(3, 4, 1), torch.zeros(shape))
 
 
+class Steps(nn.Module):
+    """A network of an image and a number for each image, as denoisers are."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.step = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(1, 4)
+
+    def forward(self, images, steps, scale=None):
+        x = self.conv(images) + self.step(steps[:, None])[:, :, None, None]
+        return x if scale is None else x * scale
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        (IMAGE, torch.zeros(1)),
+        (IMAGE, torch.zeros(1), torch.tensor(2.0)),
+        {"images": IMAGE, "steps": torch.zeros(1)},
+    ],
+    ids=["tuple", "tuple with a number", "dict"],
+)
+def test_a_network_of_several_inputs_costs_the_sum_of_its_layers(example):
+    cost = physical_cost(Steps(), example)
+    assert cost.macs == 4 * 64 * 27 + 4
+    assert paper_cost(Steps(), example, {"conv": 1}).macs == 64 * 27 + 8
+
+
+@pytest.mark.parametrize("example", [(IMAGE, torch.zeros(2)), {"images": IMAGE[:0]}, ()])
+def test_several_inputs_are_of_one_image(example):
+    with pytest.raises(ValueError, match=re.escape("one image [1, C, H, W], got shape [")):
+        physical_cost(Steps(), example)
+
+
 def small_network():
     return nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 10)

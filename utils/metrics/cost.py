@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from utils.graph.inputs import called
+from utils.graph.values import tensors_in
 from utils.runs.borrowed_state import evaluating
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -79,16 +82,17 @@ def counts(cost: Cost | PaperCost) -> dict[str, int]:
     return {"macs": cost.macs, "parameters": cost.parameters}
 
 
-def physical_cost(model: nn.Module, example: Tensor) -> Cost:
+def physical_cost(model: nn.Module, example: Any) -> Cost:
     """Conv and linear MACs, and all parameters, of the network that is really there.
 
     Convs of one to three dimensions, grouped and transposed ones, and linears are counted from
-    the shapes that occur when `example` [1, C, H, W] passes in eval mode; adding a bias is not a
-    MAC. A module called twice costs its MACs twice and its parameters once. Multiplications at
-    padded zeros count, as in every published table.
+    the shapes that occur when `example` passes in eval mode: one image [1, C, H, W], or a tuple of
+    inputs or a dict of them by name, of one image. Adding a bias is not a MAC. A module called
+    twice costs its MACs twice and its parameters once. Multiplications at padded zeros count, as in
+    every published table.
 
     Raises:
-        ValueError: `example` is not one image.
+        ValueError: `example` is not of one image.
     """
     layers, uncounted = _run(model, example)
     macs = sum(layer.macs for layer in layers)
@@ -98,7 +102,7 @@ def physical_cost(model: nn.Module, example: Tensor) -> Cost:
 
 def paper_cost(
     model: nn.Module,
-    example: Tensor,
+    example: Any,
     kept: Mapping[str, int],
     counted_inputs: Mapping[str, Sequence[str]] | None = None,
 ) -> PaperCost:
@@ -111,7 +115,7 @@ def paper_cost(
     nothing and have no parameters here.
 
     Raises:
-        ValueError: `example` is not one image, or `kept` names no conv of the network or a
+        ValueError: `example` is not of one image, or `kept` names no conv of the network or a
             number of filters that the conv does not have.
     """
     layers, _ = _run(model, example)
@@ -143,16 +147,16 @@ def _check_kept(kept: Mapping[str, int], convs: Mapping[str, LayerCost]) -> None
             )
 
 
-def _run(model: nn.Module, example: Tensor) -> tuple[tuple[LayerCost, ...], tuple[str, ...]]:
+def _run(model: nn.Module, example: Any) -> tuple[tuple[LayerCost, ...], tuple[str, ...]]:
     """Pass `example` through `model` once: the layers called, and operators left uncounted."""
-    if example.ndim < 2 or len(example) != 1:
-        raise ValueError(
-            f"example: expected one image [1, C, H, W], got shape {list(example.shape)}"
-        )
+    shapes = [list(tensor.shape) for tensor in tensors_in(example)]
+    for shape in shapes if shapes else [[]]:
+        if shape[:1] != [1] and (shape or len(shapes) < 2):  # beside an image, a number is one, too
+            raise ValueError(f"example: expected one image [1, C, H, W], got shape {shape}")
     counter = _Counter()
     # Under no_grad, unlike inference mode, composite operators reach the counter in their parts.
     with evaluating(model), torch.no_grad(), _watching(model, counter), counter:
-        model(example)
+        called(model, example)
     layers = tuple(
         LayerCost(name, macs=macs, **_shape_of(model.get_submodule(name)))
         for name, macs in counter.macs.items()

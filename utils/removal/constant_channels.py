@@ -32,14 +32,14 @@ from utils.graph.relations import (
 from utils.graph.tracing import Operation, left_alone, watching_modules
 from utils.graph.values import Value, mapped
 from utils.removal.following import Follower
-from utils.runs.borrowed_state import evaluating
+from utils.runs.borrowed_state import evaluating, training
 
 _ROUNDING = 1e-12  # relative: what float64 pooling may make of equal numbers
 _UNKNOWN = float("nan")
 
 
 class ConstantRun(Follower):
-    """Runs a float64 network in eval mode and notes the constants among its channels.
+    """Runs a float64 network in one mode and notes the constants among its channels.
 
     Attributes:
         emitted: float64 [num_labels], what a constant channel is where it is computed, else NaN.
@@ -47,9 +47,9 @@ class ConstantRun(Follower):
         lost: {label: what makes it stop being one number}, for constants that do not last.
     """
 
-    def __init__(self, model: nn.Module, channels: ChannelGraph):
+    def __init__(self, model: nn.Module, channels: ChannelGraph, *, train: bool = False):
         everything = torch.ones(channels.num_labels, dtype=torch.bool)
-        super().__init__(model, channels, channels.runs[0], everything)
+        super().__init__(model, channels, channels.runs[-1 if train else 0], everything)
         self.emitted = torch.full((channels.num_labels,), _UNKNOWN, dtype=torch.float64)
         self.reads: dict[int, Tensor] = {}
         self.lost: dict[int, str] = {}
@@ -65,7 +65,8 @@ class ConstantRun(Follower):
         generator = torch.Generator().manual_seed(0)
         shaped = repeated(channels.example, 2, next(model.parameters(), None))
         inputs = mapped(shaped, lambda t: _drawn(t, generator))
-        with left_alone(model), evaluating(model), torch.no_grad():
+        mode = training if train else evaluating
+        with left_alone(model), mode(model), torch.no_grad():
             self.source(inputs)
             with watching_modules(self), self:
                 called(model, inputs)

@@ -25,11 +25,10 @@ from utils.graph.relations import FIRST_CHANNEL, Source
 from utils.graph.tracing import ModuleCall, Operation, Run, left_alone, watching_modules
 from utils.graph.values import Value, Values, live, tensors_in
 from utils.removal.aligned import is_aligned
+from utils.removal.record import WHOLE, Places
 from utils.runs.borrowed_state import evaluating, training
 
-_WHOLE = 4  # the last of the ways to let an operation follow
 _BEFORE = 8  # operations that are kept whole at once, before one that does not follow
-Places = dict[tuple[int, int], int]  # (run, operation) -> which way
 
 
 @dataclass
@@ -45,21 +44,21 @@ class Misfit:
 
     def raised(self, ways: Places, graph: ChannelGraph) -> bool:
         """Try the next way at these operations, or the last at those before; False if none."""
-        rest = [place for place in self.places if ways.get(place, 0) < _WHOLE]
+        rest = [place for place in self.places if ways.get(place, 0) < WHOLE]
         if rest and len(self.places) > 1:
-            ways.update(dict.fromkeys(rest, _WHOLE))
+            ways.update(dict.fromkeys(rest, WHOLE))
         elif rest:
             (run, number) = rest[0]
             operation = graph.runs[run].operations[number]
             known = not operation.rigid and any(True for _ in _blocks(operation))
-            way = ways.get(rest[0], 0) + 1 if known else _WHOLE
+            way = ways.get(rest[0], 0) + 1 if known else WHOLE
             for place in (*rest, *self.alike):
                 ways[place] = max(ways.get(place, 0), way)
         else:
             run, first = self.places[0]
-            before = [(run, n) for n in reversed(range(first)) if ways.get((run, n), 0) < _WHOLE]
+            before = [(run, n) for n in reversed(range(first)) if ways.get((run, n), 0) < WHOLE]
             rest = before[:_BEFORE]
-            ways.update(dict.fromkeys(rest, _WHOLE))
+            ways.update(dict.fromkeys(rest, WHOLE))
         return bool(rest)
 
     def __str__(self) -> str:
@@ -260,7 +259,7 @@ def kept_to_follow(graph: ChannelGraph, keep: Tensor, ways: Places) -> list[Tens
     found: list[Tensor] = []
     for (run, number), way in ways.items():
         operation = graph.runs[run].operations[number]
-        if way >= _WHOLE:
+        if way >= WHOLE:
             values = [*operation.reads, *operation.gives, *operation.writes.values()]
             found += [narrowed(plane).flatten() for value in values for plane in value.planes]
             continue

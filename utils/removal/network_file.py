@@ -1,13 +1,13 @@
 """Network files: a pruned network as data, and how it becomes a network again.
 
 A pruned file holds what the network was built by, the kept indices per layer (of each removal, if
-it was pruned more than once), the state dict and its provenance. Loading replays the surgery on the
-dense network; no code is unpickled. Where
-filters that were zero already have been removed, a layer may keep nothing, norms may be listed
-beside the convs, and `added_biases` names the convs that took a constant into a new bias.
+it was pruned more than once), how the removals were done, the state dict and its provenance.
+Loading replays the surgery on the dense network; no code is unpickled. Where filters that were zero
+already have been removed, a layer may keep nothing, norms may be listed beside the convs, and
+`added_biases` names the convs that took a constant into a new bias.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.network import FORMS, Network
+from utils.removal.record import Removal, read_removal, removals_of
 from utils.removal.surgery import add_biases, remove_channels
 from utils.runs.atomic_write import write_tensors
 from utils.runs.checkpoint import fill_model, load_file, state_dict_of, weights_of
@@ -45,12 +46,13 @@ class BuiltBy:
 
 def write_network(path: Path, network: Network) -> None:
     """Write a masked or removed network so that it can be made again, atomically."""
-    content = _content(network.model, network.masks, spec=network.spec, form=network.form)
+    before = network.before
+    content = _content(network.model, network.masks, before, spec=network.spec, form=network.form)
     content |= {
         "arch_args": network.arguments,
         "image_size": list(network.image_size),
         "num_classes": network.num_classes,
-        "before": [_kept(masks) for masks in network.before],
+        "before": [_kept(masks) for masks in before],
         "provenance": dict(network.provenance),
         "added_biases": list(network.added_biases),
     }
@@ -58,14 +60,22 @@ def write_network(path: Path, network: Network) -> None:
 
 
 def _content(
-    model: nn.Module, masks: Mapping[str, Tensor], *, spec: str, form: str
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    before: Sequence[Mapping[str, Tensor]] = (),
+    *,
+    spec: str,
+    form: str,
 ) -> dict[str, Any]:
+    count = sum(bool(each) for each in (*before, masks if form == "remove" else {}))
+    known = removals_of(model)[-count:] if count else ()
     return {
         "format": FORMAT,
         "arch": spec,
         "num_classes": 0,
         "form": form,
         "kept": _kept(masks),
+        "removals": [removal.data() for removal in known] if len(known) == count else [],
         "state_dict": weights_of(model),
         "provenance": {},
         "added_biases": [],
@@ -131,7 +141,7 @@ def write_removed(
     write_tensors(path, _content(removed, masks, spec=_OWN, form=form))
 
 
-def load_removed(path: str | Path, dense: nn.Module, example: Tensor) -> nn.Module:
+def load_removed(path: str | Path, dense: nn.Module, example: Any) -> nn.Module:
     """Replay the removal that `write_removed` wrote on a fresh `dense` network, and fill it.
 
     Raises:
@@ -154,23 +164,41 @@ def pruned_before(dense: Network, before: Sequence[Mapping[str, Tensor]]) -> Net
 
 
 def _replayed(
-    content: Mapping[str, Any], model: nn.Module, example: Tensor, path: str | Path
+    content: Mapping[str, Any], model: nn.Module, example: Any, path: str | Path
 ) -> tuple[tuple[dict[str, Tensor], ...], nn.Module, dict[str, Tensor], tuple[str, ...]]:
     """Return (masks of earlier removals, the network in the file, its masks, added biases)."""
     graph = trace_channels(model, example)
     added = _added_biases(content, graph, path)
     if add_biases(model, added):  # parameters, too
         graph = trace_channels(model, example)
-    before = []
+    before, removals = [], iter(_removals(content, path))
     for kept in content.get("before", []):
         before.append(_masks(kept, graph.widths(), path))
-        model = remove_channels(model, graph, before[-1], check=False)
+        how = _how(before[-1], removals, graph, path)
+        model = remove_channels(model, graph, before[-1], how=how, check=False)
         graph = trace_channels(model, example)
     masks = _masks(content["kept"], graph.widths(), path)
-    if content["form"] == "remove":
-        model = remove_channels(model, graph, masks, check=False)  # proven when it was written
+    if content["form"] == "remove":  # it was proven when it was written
+        how = _how(masks, removals, graph, path)
+        model = remove_channels(model, graph, masks, how=how, check=False)
     fill_model(model, state_dict_of(content, path), path)
     return tuple(before), model, masks, added
+
+
+def _removals(content: Mapping[str, Any], path: str | Path) -> list[Any]:
+    removals = content.get("removals", [])  # files written before there were any lack it
+    if not isinstance(removals, list):
+        found = type(removals).__name__
+        raise ValueError(f"{path}: 'removals' is of type {found}, expected list")
+    return removals
+
+
+def _how(
+    masks: Mapping[str, Tensor], removals: Iterator[Any], graph: ChannelGraph, path: str | Path
+) -> Removal | None:
+    """Return how the masked filters were removed, None if the file does not know."""
+    data = next(removals, None) if masks else None
+    return None if data is None else read_removal(data, graph, path)
 
 
 def _check(content: Mapping[str, Any], path: str | Path) -> None:

@@ -8,7 +8,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
-from utils.removal.surgery import remove_filters
+from utils.removal.record import removals_of
+from utils.removal.surgery import remove_channels
 
 
 @torch.no_grad()
@@ -23,7 +24,8 @@ def restore_weights(
     numbered = copy.deepcopy(dense).double()  # each value of it becomes its own place, from 1
     for tensor in numbered.state_dict().values():
         tensor.copy_(torch.arange(1, tensor.numel() + 1).view_as(tensor))
-    places = remove_filters(numbered, graph, masks, check=False).state_dict()
+    how = next(reversed(removals_of(removed)), None)
+    places = remove_channels(numbered, graph, masks, how=how, check=False).state_dict()
     weights = removed.state_dict()
     stays = dense.state_dict()
     for name in weights.keys() & stays.keys():  # gathers are new, heads of training alone are gone

@@ -7,8 +7,8 @@ against the masked one.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn as nn
@@ -21,9 +21,9 @@ from utils.removal.copies import copied
 from utils.removal.following import Misfit, kept_to_follow, misfit
 from utils.removal.law import Difference, first_difference
 from utils.removal.masks import ChannelMasks
+from utils.removal.record import ALIGN, Places, Removal, note_removal
 
 _TRIES = 200  # each keeps more places, so that some try fits
-_ALIGN = ("compact", "zeros")
 
 
 def remove_filters(
@@ -53,7 +53,7 @@ def remove_filters(
     for module, mask in masks.items():
         if not mask.any():
             raise ValueError(f"mask for {module!r} keeps no filter: expected at least one")
-    return remove_channels(model, graph, masks, align=align, check=check)
+    return remove_channels(model, graph, masks, how=Removal(align), check=check)
 
 
 @torch.no_grad()
@@ -62,41 +62,43 @@ def remove_channels(
     graph: ChannelGraph,
     masks: Mapping[str, Tensor],
     *,
-    align: str = "compact",
+    how: Removal | None = None,
     check: bool = True,
-    unmasked: Tensor | None = None,
 ) -> nn.Module:
     """Do what `remove_filters` does for masks that may name norms and may keep nothing.
 
-    An operation that is left without channels keeps one that is zero. Of the
-    parameters that the network's own code adds to channels, those with labels `unmasked` are not
-    masked with them.
+    An operation that is left without channels keeps one that is zero. `how` may say that of an
+    earlier removal, which is then repeated; the network that comes back knows how it was made
+    (`removals_of`).
 
     Raises:
         ValueError: as `remove_filters`.
     """
-    if align not in _ALIGN:
-        raise ValueError(f"align is {align!r}: expected one of {', '.join(_ALIGN)}")
+    how = how or Removal()
+    if how.align not in ALIGN:
+        raise ValueError(f"align is {how.align!r}: expected one of {', '.join(ALIGN)}")
     if check and graph.trains_not:
         raise ValueError(
             f"removal cannot be proven in train mode, where {graph.trains_not}; "
             "expected an example that it trains on, or check=False"
         )
     masked = copied(model)
-    ChannelMasks(masked, graph, masks, unmasked=unmasked).apply()
-    kept = partial(graph.kept, masks, unmasked=unmasked)
-    whole: dict[Any, int] = {}
+    ChannelMasks(masked, graph, masks, unmasked=how.unmasked).apply()
+    kept = partial(graph.kept, masks, unmasked=how.unmasked)
+    ways = dict(how.ways)
     difference: Difference | None = None
     for _ in range(_TRIES):
-        keep = _kept(graph, kept, whole, align)
+        keep = _kept(graph, kept, ways, how.align)
         slim = _smaller(masked, graph, keep)
         found: Misfit | None = misfit(slim, graph, keep)
         if found is None and check:
             difference = first_difference(masked, slim, graph)
             found = difference and difference.misfit(graph)
         if found is None:
+            if masks:
+                note_removal(slim, replace(how, ways=ways))
             return slim
-        if not found.raised(whole, graph):
+        if not found.raised(ways, graph):
             break
     if difference is not None:
         raise ValueError(
@@ -105,14 +107,12 @@ def remove_channels(
     raise ValueError(f"the network's code does not follow the channels that are left: {found}")
 
 
-def _kept(
-    graph: ChannelGraph, kept: Callable[..., Tensor], whole: dict[Any, int], align: str
-) -> Tensor:
-    """Return the places that stay, so that the operations in `whole` can follow."""
+def _kept(graph: ChannelGraph, kept: Callable[..., Tensor], ways: Places, align: str) -> Tensor:
+    """Return the places that stay, so that the operations in `ways` can follow."""
     plain = tuple(graph.alignable) if align == "zeros" else ()
     keep = kept(plain=plain)
     while True:
-        more = kept_to_follow(graph, keep, whole)
+        more = kept_to_follow(graph, keep, ways)
         more = [labels for labels in more if not keep[labels].all()]
         if not more:
             return keep

@@ -36,9 +36,9 @@ from utils.removal.constant_channels import (
     why_unfoldable,
 )
 from utils.removal.copies import copied
-from utils.removal.law import first_difference
+from utils.removal.record import Removal
 from utils.removal.surgery import add_biases, remove_channels
-from utils.runs.borrowed_state import evaluating
+from utils.removal.zero_proof import prove
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class ZeroRemoval:
     """The smaller network, what makes it again out of the dense one, and what could not go.
 
     `masks` are those of `remove_channels`; the layers `added_biases` had no bias before; `kept` are
-    the filters that each conv and linear still has.
+    the filters that each conv and linear still has. `trains_otherwise` says why the networks may
+    differ in train mode, "" if it is proven that they do not.
     """
 
     model: nn.Module
@@ -64,18 +65,23 @@ class ZeroRemoval:
     kept: dict[str, list[int]]
     added_biases: tuple[str, ...]
     stays: tuple[Staying, ...]
+    trains_otherwise: str = ""
 
 
 def remove_zero_filters(model: nn.Module, example: Any, *, check: bool = True) -> ZeroRemoval:
     """Return a smaller copy of `model` without its constant channels; `model` stays as it is.
 
-    In eval mode the copy computes what `model` computes; in train mode too, if every channel that
-    goes is exactly zero (scale and shift of its norm included).
+    In eval mode the copy computes what `model` computes. It does in train mode, too, where every
+    channel that goes is the same constant there: a zero whose norm has no scale and shift either,
+    a number that no batch norm or dropout has a part in. A batch norm by running statistics makes
+    another number of a constant than by those of the batch: then only eval mode can be proven, and
+    `trains_otherwise` says so.
 
     Args:
         model: may be pruned by torch.nn.utils.prune and not made permanent yet.
         example: one input, [N, C, H, W], or a tuple or dict of inputs.
-        check: hold the copy against the model, in float64, in eval mode.
+        check: hold the copy against the model, in float64, in eval mode, and in train mode where
+            the constants are the same.
 
     Raises:
         ValueError: if the network cannot be run on the example or copied, or if the copy does not
@@ -88,15 +94,15 @@ def remove_zero_filters(model: nn.Module, example: Any, *, check: bool = True) -
     dense = copied(model)
     added = _fold(model, graph, decision)
     stays = tuple(_staying(graph, decision))
-    if added:  # the biases are parameters, too
-        graph = trace_channels(model, example)
-    shifts = _shifts(graph, model)
-    slim = remove_channels(model, graph, decision.masks, check=False, unmasked=shifts)
+    grown = trace_channels(model, example) if added else graph  # the biases are parameters, too
+    how = Removal(unmasked=_shifts(grown, model))
+    slim = remove_channels(model, grown, decision.masks, how=how, check=False)
+    otherwise = "it was not checked"
     if check:
-        _prove(dense, slim, graph)
-    positions = graph.kept_positions(graph.kept(decision.masks, unmasked=shifts))
-    kept = {layer: positions[layer][0].tolist() for layer in graph.filters()}
-    return ZeroRemoval(slim, decision.masks, kept, added, stays)
+        otherwise = prove(dense, slim, graph, run, decision.gone(graph), decision.dead)
+    positions = grown.kept_positions(grown.kept(decision.masks, unmasked=how.unmasked))
+    kept = {layer: positions[layer][0].tolist() for layer in grown.filters()}
+    return ZeroRemoval(slim, decision.masks, kept, added, stays, otherwise)
 
 
 def without_reparametrization(model: nn.Module) -> nn.Module:
@@ -136,15 +142,6 @@ def _shifts(graph: ChannelGraph, model: nn.Module) -> Tensor:
     return labels[other[labels]]
 
 
-def _prove(dense: nn.Module, slim: nn.Module, graph: ChannelGraph) -> None:
-    difference = first_difference(dense, slim, graph, modes=(evaluating,))
-    if difference is not None:
-        raise ValueError(
-            f"the network without its zero filters differs from the given one {difference}; "
-            "nothing was changed"
-        )
-
-
 @dataclass
 class _Decision:
     """What became of every label, going from the output to the input."""
@@ -155,6 +152,15 @@ class _Decision:
     unmasked: Tensor  # bool [num_labels]: a depthwise conv reads it, whose filter goes with it
     reasons: dict[int, str] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)
+    dead: Tensor = torch.empty(0)  # bool [num_labels]: zero once these masks are applied
+
+    def gone(self, graph: ChannelGraph) -> dict[int, Tensor]:
+        """Return {id of a relation of eval mode: which inputs it reads that are left out}."""
+        return {
+            id(r): self.relied[r.inputs] & ~self.wanted[r.inputs] & _used(self, r)
+            for r in graph.runs[0].relations
+            if id(r) in self.run.reads
+        }
 
     def folded(self, relation: Relation) -> Tensor:
         """Return float64 [C_in]: the constants to fold into the relation's module."""
@@ -177,7 +183,8 @@ def _decide(graph: ChannelGraph, run: ConstantRun, shifts: Tensor) -> _Decision:
         for relation in reversed(graph.runs[0].relations):
             _want_inputs(decision, graph, relation)
         decision.masks = _masks(graph, decision.wanted)
-        stuck = decision.relied & ~decision.wanted & graph.alive(decision.masks, unmasked=shifts)
+        decision.dead = ~graph.alive(decision.masks, unmasked=shifts)
+        stuck = decision.relied & ~decision.wanted & ~decision.dead
         if not stuck.any():
             return decision
         forced |= stuck

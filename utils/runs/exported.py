@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any
 
 import torch
@@ -35,7 +36,16 @@ def export_program(model: nn.Module, example: Tensor) -> ExportedProgram:
 
     `example` is one image [1, C, H, W]; its values do not matter. What remains of the model's
     sources is names of its modules and classes.
+
+    Raises:
+        ValueError: a module's name is a word of Python's own, of which torch makes invalid code.
     """
+    names = [name for name, _ in model.named_modules() if any(map(iskeyword, name.split(".")))]
+    if names:
+        raise ValueError(
+            f"module {names[0]!r} cannot be exported: torch.export writes names into code, where "
+            f"Python keeps {next(filter(iskeyword, names[0].split('.')))!r} for itself"
+        )
     pair = example.repeat(2, 1, 1, 1)  # of a single one, torch would take the size for a constant
     with evaluating(model), torch.no_grad():
         program = torch.export.export(model, (pair,), dynamic_shapes=({0: Dim("batch")},))

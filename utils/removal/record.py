@@ -1,0 +1,83 @@
+"""How a removal was done besides its masks: what a file holds so that loading does the same."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from utils.graph.channel_graph import ChannelGraph
+
+ALIGN = ("compact", "zeros")
+WHOLE = 4  # the last of the ways to let an operation follow
+Places = dict[tuple[int, int], int]  # (run, operation) -> which way
+_NAME = "_removals"  # the attribute of a removed network
+
+
+@dataclass(frozen=True)
+class Removal:
+    """How channels were removed.
+
+    `align` is how those are left that do not line up, `ways` how operations were made to follow
+    that do not by themselves. Of the parameters that the network's own code adds to channels, those
+    with labels `unmasked` [K] were not masked with them.
+    """
+
+    align: str = "compact"
+    ways: Places = field(default_factory=dict)
+    unmasked: Tensor | None = None
+
+    def data(self) -> dict[str, Any]:
+        """Return it as a file holds it."""
+        none = torch.empty(0, dtype=torch.long)
+        return {
+            "align": self.align,
+            "ways": torch.tensor([[*k, v] for k, v in self.ways.items()]).long().reshape(-1, 3),
+            "unmasked": none if self.unmasked is None else self.unmasked,
+        }
+
+
+def removals_of(model: nn.Module) -> tuple[Removal, ...]:
+    """Return how a network, and those it was made of, were made smaller, the first time first."""
+    return vars(model).get(_NAME, ())
+
+
+def note_removal(slim: nn.Module, removal: Removal) -> None:
+    """Let a network that was just made smaller say how; its copies say it, too."""
+    vars(slim)[_NAME] = (*removals_of(slim), removal)
+
+
+def read_removal(data: Any, graph: ChannelGraph, path: Any) -> Removal:
+    """Return what `Removal.data` gave, for a network with that graph.
+
+    Raises:
+        ValueError: it is something else, or of another network.
+    """
+    if not isinstance(data, Mapping) or data.get("align") not in ALIGN:
+        raise ValueError(f"{path}: 'removals' do not say how filters were removed: {data!r:.80}")
+    ways, unmasked = data.get("ways"), data.get("unmasked")
+    if not _are_labels(ways, (-1, 3)) or not _are_labels(unmasked, (-1,)):
+        raise ValueError(f"{path}: 'removals' hold {data!r:.80}: expected whole numbers")
+    fits = bool((unmasked < graph.num_labels).all()) and all(
+        run < len(graph.runs) and operation < len(graph.runs[run].operations) and way <= WHOLE
+        for run, operation, way in ways.tolist()
+    )
+    if not fits:
+        raise ValueError(f"{path}: 'removals' name operations that the network does not have")
+    found = {(run, operation): way for run, operation, way in ways.tolist()}
+    return Removal(data["align"], found, unmasked)
+
+
+def _are_labels(values: Any, shape: Sequence[int]) -> bool:
+    """True for int64 numbers from 0 of that shape, -1 for any size."""
+    return (
+        type(values) is Tensor
+        and values.layout == torch.strided
+        and not values.is_meta
+        and values.dtype == torch.int64
+        and values.dim() == len(shape)
+        and all(n in (-1, size) for n, size in zip(shape, values.shape, strict=True))
+        and bool((values >= 0).all())
+    )
