@@ -185,9 +185,10 @@ def clock(share_of, calls):
     def compare(models, example, *_, **__):
         sizes = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
         times = {"dense": 10.0}
-        if "pruned" in sizes:
-            calls.append(sizes["pruned"] / sizes["dense"])
-            times["pruned"] = 10 * share_of(calls[-1])
+        for name in sizes.keys() - {"dense"}:
+            share = sizes[name] / sizes["dense"]
+            calls.extend([share] * (name == "pruned"))
+            times[name] = 10 * share_of(share)
         return {n: Latency(ms, ms, ms, len(example), 1, "cpu") for n, ms in times.items()}
 
     return compare

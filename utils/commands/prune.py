@@ -19,6 +19,7 @@ from utils.options.networks import open_prunable, results_of
 from utils.options.prune_options import PruneConfig
 from utils.options.score_options import how_scored
 from utils.paper.rates import read_rates
+from utils.planning.aligning import aligned
 from utils.planning.budget import find_budget
 from utils.planning.done_convs import with_done_convs
 from utils.planning.finetune import finetuning_of
@@ -72,7 +73,7 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     budget = None
     if config.target:
         budget = find_budget(config, dense, scores, JobFolder(folder), make_scan=run_scan)
-    planned = _plan(config, dense, scores, budget)
+    planned = aligned(config, _plan(config, dense, scores, budget), JobFolder(folder))
     summary = _planned_summary(config, planned) | {"budget": budget}
     if config.targets:
         summary["targets"] = reachable(config, dense, scores)
@@ -84,6 +85,8 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     with open_job(folder, identity) as job, RunLog(job) as log:
         if budget:
             write_json(job.budget, budget)
+        if planned.aligned_by:
+            write_json(job.align, planned.aligned_by)
         if not job.plan.exists():
             log_plan(log, planned, summary["layers"], images, config.criterion)
         if not config.rerank:  # else it is only known in the end
@@ -126,6 +129,7 @@ def _planned_summary(config: PruneConfig, planned: Planned) -> dict[str, Any]:
         "schedule": config.schedule,
         "init": config.init,
         "compress_rate": planned.compress_rate(),
+        "align": planned.aligned_by,
         **planned.costs(config.mode),
     }
 

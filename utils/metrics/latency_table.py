@@ -89,9 +89,7 @@ def measure_table(
     """
     shapes = list(shapes)
     clock = _Clock(runtime, batch_size, device)
-    table = _opened(path, _measured_on(clock))
-    if not table.block:
-        table.block = _find_block(clock, shapes)
+    table = _with_block(clock, shapes, path)
     if not table.uneven and any(shape.depthwise for shape in shapes):
         table.uneven = _find_uneven(clock, shapes, table.block)
     wanted = {_key(cell): cell for shape in shapes for cell in _grid(shape, table.block)}
@@ -103,6 +101,26 @@ def measure_table(
             write_json(path, asdict(table))
     progress(len(lacking), len(lacking))
     write_json(path, asdict(table))
+    return table
+
+
+def measure_block(
+    runtime: Runtime,
+    shapes: Iterable[LayerShape],
+    batch_size: int,
+    path: Path,
+    *,
+    device: torch.device = CPU,
+) -> int:
+    """Return the block of the table at `path`; where it is not known it is found and kept there."""
+    return _with_block(_Clock(runtime, batch_size, device), list(shapes), path).block
+
+
+def _with_block(clock: "_Clock", shapes: list[LayerShape], path: Path) -> LatencyTable:
+    table = _opened(path, _measured_on(clock))
+    if not table.block:
+        table.block = _find_block(clock, shapes)
+        write_json(path, asdict(table))
     return table
 
 

@@ -8,6 +8,7 @@ from utils.metrics.runtimes import RUNTIMES
 from utils.pruning.allocation import ALLOCATIONS
 from utils.runs.options import option, refuse_below, refuse_given
 
+TIMED_ALIGN = ("time", "blocks")  # ways to align that ask the clock
 AUTO = -1  # the runtime's own block, as what widths are rounded to
 
 
@@ -143,7 +144,7 @@ class BudgetOptions:
         names = ("allocation", "scan")
         if not self.targets:
             names += ("max_rate",)
-            if self.round_to != AUTO:
+            if self.round_to != AUTO and self.align not in TIMED_ALIGN:
                 names += ("runtime", "latency_batch_size", "latency_threads")
         expected = "expected --target_macs, --target_params, --target_latency or --target_ms"
         refuse_given(self, names, f"without a target: {expected}")

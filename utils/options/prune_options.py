@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from utils.graph.network import Network
-from utils.options.budget_options import AUTO, BudgetOptions, rounding
+from utils.options.budget_options import AUTO, TIMED_ALIGN, BudgetOptions, rounding
 from utils.options.data_options import LOADS, DataOptions, DeviceOptions
 from utils.options.evaluate_options import TestedOptions
 from utils.options.networks import outline
@@ -124,6 +124,15 @@ class PruneConfig(
         metavar="K",
         group="pruning",
     )
+    align: str | None = option(
+        None,
+        "how filters of --mode remove are left where a sum needs their channels: compact: copied "
+        "into place, the fewest MACs; zeros: as zeros; blocks: given back up to the channels that "
+        "--runtime computes at once; time: what is fastest there, by timing all three (default: "
+        "time for a target in time, else compact, which the paper's counts are of)",
+        choices=("time", "compact", "zeros", "blocks"),
+        group="pruning",
+    )
     remove_zeros: bool = option(
         False, "only remove what is zero already in --resume CKPT", group="pruning"
     )
@@ -141,6 +150,14 @@ class PruneConfig(
     def recalibrates(self) -> bool:
         """Whether the norms' statistics are re-estimated: after one cut of trained weights."""
         return self.recalibrate > 0 and self.schedule == "oneshot" and self.init == "pruned"
+
+    @property
+    def alignment(self) -> str:
+        """How channels are left that do not line up."""
+        if self.align is not None:
+            return self.align
+        deployed = self.by_time and self.mode == "remove" and self.schedule != "iterative"
+        return "time" if deployed else "compact"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -184,10 +201,25 @@ class PruneConfig(
             )
         if self.round_to != AUTO:
             refuse_below(self, 1, "round_to")
+        self._check_align()
         if self.epochs < 0 or (self.epochs == 0 and self.schedule == "layerwise"):
             raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
         self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)
         self.training_recipe(self.seed)
+
+    def _check_align(self) -> None:
+        if self.align not in (None, "compact") and self.mode == "mask":
+            raise ValueError(f"--align {self.align} with --mode mask: expected --mode remove")
+        if self.align in TIMED_ALIGN:
+            for name, given in (
+                ("schedule iterative", self.schedule == "iterative"),
+                (f"start_cov {self.start_cov}", self.start_cov > 0),
+            ):
+                if given:
+                    raise ValueError(
+                        f"--align {self.align} with --{name}: expected compact or zeros, since "
+                        "what is gone already stays gone"
+                    )
 
     def with_rates_of(self, network: Network) -> "PruneConfig":
         """Return the options with the compress rates that theirs are for this network.

@@ -36,7 +36,7 @@ def with_done_convs(planned: Planned, start_cov: int, resume_mask: Path | None) 
         )
     )
     uniform = planned.uniform and plan.num_kept() == planned.plan.num_kept()
-    slim = remove_filters(model, planned.graph, plan.masks())
+    slim = remove_filters(model, planned.graph, plan.masks(), align=planned.align)
     return replace(planned, plan=plan, slim=slim, uniform=uniform)
 
 

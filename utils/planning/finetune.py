@@ -61,7 +61,7 @@ class Finetuning:
     log: RunLog
     teacher: nn.Module | None = None  # to distill from
 
-    def oneshot(self, model: nn.Module, masks: ChannelMasks | None) -> FitResult:
+    def oneshot(self, model: nn.Module, masks: ParameterMasks | None) -> FitResult:
         """Fine-tune once; `model` ends with the best weights. Masks, if any, hold at every step."""
         return self.stage(model, masks, LAST_STAGE, epochs_before=0)
 

@@ -22,7 +22,8 @@ from utils.pruning.rescoring import below_the_rest, rescore_filters
 from utils.rank.estimation import estimate_ranks
 from utils.rank.rank_files import read_manifest
 from utils.rank.rank_layers import layers_at
-from utils.removal.masks import ChannelMasks
+from utils.removal.held_zeros import held_zeros
+from utils.removal.masks import ChannelMasks, ParameterMasks
 from utils.removal.restoration import restore_weights
 from utils.removal.surgery import remove_filters
 from utils.runs import processes
@@ -116,7 +117,7 @@ class IterativePruning:
             rows[step - 1] |= _outcome(result)
             if trained is not model:
                 restore_weights(model, graph, plan.masks(), trained)
-        slim = remove_filters(model, graph, plan.masks())
+        slim = remove_filters(model, graph, plan.masks(), align=self.planned.align)
         planned = replace(self.planned, plan=plan, slim=slim)
         steps = ({name: row[name] for name in row if name != "plan"} for row in rows)
         return Finetuned(trained, result, planned, tuple(steps))
@@ -175,15 +176,18 @@ class IterativePruning:
         found = estimate_ranks(model, set(site_of.values()), (batch for batch, _ in batches))
         return {conv: found[site].mean.float() for conv, site in site_of.items()}
 
-    def _pruned(self, model: nn.Module, plan: PruningPlan) -> tuple[nn.Module, ChannelMasks | None]:
+    def _pruned(
+        self, model: nn.Module, plan: PruningPlan
+    ) -> tuple[nn.Module, ParameterMasks | None]:
         """Mask `model`, in place; return the network to train, and the masks that it then needs."""
         masks = ChannelMasks(model, self.planned.graph, plan.masks())
         masks.apply()
         if self.config.mode == "mask":
             return model, masks
-        slim = remove_filters(model, self.planned.graph, plan.masks())
+        removal = model, self.planned.graph, plan.masks()
+        slim = remove_filters(*removal, align=self.planned.align)
         check_removed(model, slim, self.tuning.images.first_batch(self.tuning.images.test))
-        return slim, None
+        return slim, held_zeros(*removal, slim)
 
     def _row(self, step: int, plan: PruningPlan, pruned: nn.Module) -> dict[str, Any]:
         return {

@@ -40,6 +40,8 @@ class Planned:
     slim: nn.Module
     rates: CompressRates
     uniform: bool  # every conv loses what its own rate says: not grouped, nor rounded
+    align: str = "compact"  # how the small network leaves channels that do not line up
+    aligned_by: Mapping[str, Any] | None = None  # how that was chosen, where it was
 
     def compress_rate(self) -> str:
         """Return the compress rates that were used, in the official grammar."""

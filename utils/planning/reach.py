@@ -45,4 +45,4 @@ def _shares(network: RateLevels, left_of: Any, whole: float) -> dict[str, float]
 def block_of(config: PruneConfig, dense: Network) -> int:
     """Return the number of channels that the options' runtime computes at once."""
     dense = to_time(config, dense)
-    return timing_of(config).table(dense.model, dense.image).block
+    return timing_of(config).block(dense.model, dense.image)

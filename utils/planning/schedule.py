@@ -8,7 +8,8 @@ from utils.options.prune_options import PruneConfig
 from utils.planning.finetune import Finetuned, Finetuning, stages_of
 from utils.planning.iterative import IterativePruning
 from utils.planning.plan import Planned
-from utils.removal.masks import ChannelMasks
+from utils.removal.held_zeros import held_zeros
+from utils.removal.masks import ParameterMasks
 from utils.removal.surgery import remove_filters
 
 
@@ -18,17 +19,21 @@ def finetune_by_schedule(
     tuning: Finetuning,
     *,
     model: nn.Module,
-    masks: ChannelMasks,
+    masks: ParameterMasks | None,
 ) -> Finetuned:
     """Fine-tune by the schedule; `model` is what the plan leaves, with `masks` or made smaller."""
     if config.schedule == "iterative":
         return IterativePruning(config, planned, tuning).run()
     if config.schedule == "oneshot":
-        result = tuning.oneshot(model, None if config.mode == "remove" else masks)
+        if config.mode == "remove":
+            removal = planned.dense.model, planned.graph, planned.plan.masks()
+            masks = held_zeros(*removal, model)
+        result = tuning.oneshot(model, masks)
         return Finetuned(model, result, planned)
     model = copy.deepcopy(planned.dense.model)
     stages = stages_of(planned.dense, config.start_cov)
     result = tuning.layerwise(model, planned.graph, planned.plan, stages)
     if config.mode == "remove":
-        model = remove_filters(model, planned.graph, planned.plan.masks())
+        removed = planned.plan.masks()
+        model = remove_filters(model, planned.graph, removed, align=planned.align)
     return Finetuned(model, result, planned)

@@ -13,6 +13,8 @@ def from_scratch(planned: Planned, seed: int) -> Planned:
 
     The same filters go, so every layer has the same width and the same places in its stream.
     """
-    dense = pruned_before(draw_like(planned.dense, seed), planned.dense.before)
-    slim = remove_filters(dense.model, planned.graph, planned.plan.masks())
+    before = planned.dense
+    dense = pruned_before(draw_like(before, seed), before.before, before.model)
+    masks = planned.plan.masks()
+    slim = remove_filters(dense.model, planned.graph, masks, align=planned.align)
     return replace(planned, dense=dense, slim=slim)

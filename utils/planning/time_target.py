@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 from tqdm import tqdm
 
 from utils.graph.network import Network
 from utils.metrics.latency import Latency, compare_latency, using_threads
-from utils.metrics.latency_table import LatencyTable, measure_table, sum_error
+from utils.metrics.latency_table import LatencyTable, measure_block, measure_table, sum_error
 from utils.metrics.layer_shapes import layer_shapes
 from utils.metrics.runtimes import runtime_of
 from utils.pruning.rate_units import Levels, RateUnit
@@ -48,6 +49,24 @@ class Timing:
             turns = int(_TURNS_MS / (once[first].median_ms * len(models)))
             return compare_latency(models, batch, min(max(turns, 5), 60), runtime=self.runtime)
 
+    def block(self, model: nn.Module, image: Tensor) -> int:
+        """Return how many channels the runtime computes at once, which is found only once."""
+        shapes = layer_shapes(model, image).values()
+        with using_threads(self.threads):
+            return processes.from_first(
+                lambda: measure_block(
+                    runtime_of(self.runtime),
+                    shapes,
+                    self.batch_size,
+                    self._path(image.device),
+                    device=image.device,
+                )
+            )
+
+    def _path(self, device: torch.device) -> Path:
+        threads = self.threads or "all"
+        return TABLES / f"{self.runtime}_{device.type}_{self.batch_size}_{threads}.json"
+
     def table(self, model: nn.Module, image: Tensor) -> LatencyTable:
         """Return the latency table of a network's layers; what it lacks is measured, with a bar."""
         shapes = layer_shapes(model, image).values()
@@ -57,9 +76,7 @@ class Timing:
                 bar.total, bar.n = total, done
                 bar.refresh()
 
-            threads = self.threads or "all"
-            path = TABLES / f"{self.runtime}_{image.device.type}_{self.batch_size}_{threads}.json"
-            runtime = runtime_of(self.runtime)
+            runtime, path = runtime_of(self.runtime), self._path(image.device)
             how = {"device": image.device, "progress": progress}
             return processes.from_first(
                 lambda: measure_table(runtime, shapes, self.batch_size, path, **how)

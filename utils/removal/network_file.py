@@ -155,11 +155,14 @@ def load_removed(path: str | Path, dense: nn.Module, example: Any) -> nn.Module:
     return model
 
 
-def pruned_before(dense: Network, before: Sequence[Mapping[str, Tensor]]) -> Network:
-    """Return the network after earlier removals: what the next one starts from."""
-    model = dense.model
+def pruned_before(
+    dense: Network, before: Sequence[Mapping[str, Tensor]], like: nn.Module
+) -> Network:
+    """Return the network after earlier removals, done as those of `like`: the next one's start."""
+    model, done = dense.model, iter(removals_of(like))
     for masks in before:
-        model = remove_channels(model, trace_channels(model, dense.example), masks)
+        how, graph = next(done, None) if masks else None, trace_channels(model, dense.example)
+        model = remove_channels(model, graph, masks, how=how)
     return replace(dense, model=model, before=tuple(before))
 
 

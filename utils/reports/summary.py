@@ -28,6 +28,7 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
         + ", from scratch" * (summary["init"] == "scratch"),
         f"compress rate `{summary['compress_rate']}`",
         *([budget_line(summary["budget"])] if summary["budget"] else []),
+        *([_aligned(summary["align"])] if summary.get("align") else []),
         *([_targets(summary["targets"])] if "targets" in summary else []),
         "## Layers",
         _layers(summary["layers"]),
@@ -48,6 +49,18 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
     if summary["paper"] is not None:
         parts += ["## Beside the paper", paper_markdown(summary["paper"])]
     return "\n\n".join(parts) + "\n"
+
+
+def _aligned(align: Mapping[str, Any]) -> str:
+    """Return how channels are left that do not line up, and what the ways to leave them take."""
+    ways = {
+        "compact": "copied into place",
+        "zeros": "left as zeros",
+        "blocks": f"given back, up to blocks of {align['block']} channels",
+    }
+    times = ", ".join(f"{name} {ms:.2f} ms" for name, ms in align["latency_ms"].items())
+    timed = f" ({align['runtime']}: {times})" if times else ""
+    return f"Filters whose channels a sum needs are {ways[align['align']]}{timed}."
 
 
 def _targets(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -52,6 +52,10 @@ class JobFolder:
         return self.path / "budget.json"
 
     @property
+    def align(self) -> Path:
+        return self.path / "align.json"
+
+    @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.pt"
 
