@@ -122,14 +122,32 @@ def test_options_that_commands_share(refuses, job, words, expected):
         (["--lr", "nan"], r"lr is nan: expected a number above 0"),
         (["--lr_decay_step", "5;10"], r"expected ints separated by commas.*got '5;10'"),
         (["--val_fraction", "0"], r"validation fraction: expected more than 0.*got 0\.0"),
-        (["--job_dir", "file/job"], r"cannot use file/job .*expected a writable place"),
-        (["--job_dir", "file"], r"cannot use file .*expected a writable place"),
+        (
+            ["--job_dir", "file/job"],
+            r"cannot (use|write into) file/job .*expected a writable place",
+        ),
+        (["--job_dir", "file"], r"cannot (use|write into) file .*expected a writable place"),
     ],
 )
 def test_options_of_training(refuses, job, words, expected):
     Path("file").touch()
     for command in (("prune", *job.pruning, "--compress_rate", RATES), ("train", *job.data)):
         refuses(expected, "main.py", *command, *words)
+
+
+@pytest.mark.parametrize("asked", [["--test_only"], ["--remove_zeros"], ["--dry_run", "--ratio=0"]])
+def test_options_are_checked_whatever_else_is_asked(refuses, job, asked):
+    words = ("main.py", "prune", *job.pruning, *asked)
+    refuses(r"label_smoothing is 7\.0: expected 0 <=", *words, "--label_smoothing", "7")
+    refuses(r"epochs is -3: expected", *words, "--epochs", "-3")
+    refuses(r"--eval_batch_size is 0: expected at least 1", *words, "--eval_batch_size", "0")
+    refuses(r"validation fraction: .* got 7\.0", *words, "--val_fraction", "7")
+
+
+def test_a_folder_that_cannot_be_is_refused_before_a_scan_or_a_search(refuses, job):
+    Path("file").touch()
+    words = ("prune", *job.pruning, "--target_macs", "0.5", "--allocation", "sensitivity")
+    refuses(r"cannot write into file ", "main.py", *words, "--job_dir", "file")
 
 
 @pytest.mark.parametrize(

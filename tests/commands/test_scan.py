@@ -154,6 +154,16 @@ def test_a_folder_of_other_options_is_refused(call, words):
     assert "scan was started with seed 0, not 1: give another --job_dir" in outcome.err
 
 
+def test_a_log_with_points_of_another_scan_is_refused_and_left_alone(call, words):
+    call("main.py", *words)
+    log = Path("scan/log.jsonl")
+    log.write_text(log.read_text().replace('"layer1.0.conv1"', '"stem"', 1))
+    before = log.read_text()
+    outcome = call("main.py", *words)
+    assert outcome.code == 2 and log.read_text() == before
+    assert "log.jsonl has a point of 'stem' at the rate " in outcome.err
+
+
 def points(layer, *correct):
     """Points of one layer at rates 0.25, 0.5, ...: so many right of 100."""
     rates = [0.25 * k for k in range(1, 1 + len(correct))]

@@ -1,5 +1,7 @@
 """Laws of latency tables: blocks are found, cells are timed once, and times are those of layers."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -92,6 +94,26 @@ def test_a_table_of_another_setting_is_begun_anew(shapes, tmp_path):
     table = measure_table(clock, shapes.values(), 4, tmp_path / "table.json")
     assert table.cells.keys() <= {f"{s.kind()}: {s.reads} > {s.writes}" for s in clock.timed}
     assert table.measured_on["batch_size"] == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1]", "holds a list of 1: expected a latency table, an object"),
+        ("{", "is not JSON"),
+        ('{"measured_on": {}, "block": 8, "uneven": 1}', "lacks 'cells': expected a latency table"),
+        (
+            '{"measured_on": {}, "block": 8, "uneven": 1, "cells": {"x": -1}}',
+            "'cells.x' is -1, expected a number, at least 0",
+        ),
+    ],
+)
+def test_a_file_that_is_no_table_is_named(shapes, tmp_path, content, message):
+    path = tmp_path / "table.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"table\.json:? {re.escape(message)}"):
+        measure_table(Clock(16), shapes.values(), 2, path)
+    assert path.read_text() == content
 
 
 def test_padded_macs_are_those_of_the_next_full_blocks():

@@ -63,6 +63,8 @@ def test_googlenet_counts_c4_by_the_rate_of_d4():
 def test_a_wrong_number_of_rates_is_an_error():
     with pytest.raises(ValueError, match="compress rate: 9 rates for googlenet, expected 10"):
         read_rates("[0.1]*9", outline("googlenet"))
+    with pytest.raises(ValueError, match="30 rates for .*expected 55; these .*--layout hrankplus"):
+        read_rates("[0.1]*30", outline("resnet_56"))
     with pytest.raises(ValueError, match="29 rates for resnet_56, HRankPlus expects 30"):
         read_rates("[0.]+[0.18]*28", outline("resnet_56"), "hrankplus")
     with pytest.raises(ValueError, match="HRankPlus has no 'resnet_20': expected one of vgg_16_bn"):

@@ -153,24 +153,29 @@ def test_a_truncated_file_is_called_damaged(tmp_path, share):
 
 
 FIELD_CASES = [
-    ({"format": "pruned network 2"}, "format 'pruned network 2': expected 'pruned network 1'"),
-    ({"format": None}, "format None: expected 'pruned network 1'"),
+    ({"format": "pruned network 2"}, "'format' is 'pruned network 2', expected one of pruned netw"),
+    ({"format": None}, "'format' is null, expected one of pruned network 1"),
     ({"arch": "resnet_9"}, "unknown arch 'resnet_9': expected one of"),
-    ({"arch": None}, "'arch' is of type NoneType, expected str"),
-    ({"num_classes": "5"}, "'num_classes' is of type str, expected int"),
+    ({"arch": None}, "'arch' is null, expected text"),
+    ({"num_classes": "5"}, "'num_classes' is '5', expected a whole number, at least 0"),
     ({"num_classes": 10}, "says 10 classes: expected its classifier's 5"),
     ({"num_classes": 10**15}, f"says {10**15} classes: expected its classifier's 5"),
-    ({"num_classes": -1}, "says -1 classes: expected its classifier's 5"),
-    ({"form": "shrunk"}, "form 'shrunk': expected one of dense, mask, remove"),
+    ({"num_classes": -1}, "'num_classes' is -1, expected a whole number, at least 0"),
+    ({"form": "shrunk"}, "'form' is 'shrunk', expected one of dense, mask, remove"),
     ({"form": "mask"}, "does not fit the network: 'layer1.0.conv1.weight' is"),
-    ({"kept": [0, 1]}, "'kept' is of type list, expected dict"),
+    ({"kept": [0, 1]}, "'kept' is a list of 2, expected an object"),
     ({"kept": {}}, "does not fit the network: 'layer1.0.conv1.weight' is"),
-    ({"state_dict": None}, "'state_dict' is of type NoneType, expected dict"),
-    ({"state_dict": {}}, "holds an empty object: expected a state dict"),
-    ({"state_dict": {"conv1.weight": 3}}, "'conv1.weight' is 3: expected"),
-    ({"provenance": None}, "'provenance' is of type NoneType, expected dict"),
-    ({"added_biases": "conv1"}, "'added_biases' is 'conv1': expected names of convs and linears"),
+    ({"state_dict": None}, "'state_dict' is null, expected an object"),
+    ({"state_dict": {}}, "and 'state_dict' is empty: expected a state dict"),
+    ({"state_dict": {"conv1.weight": 3}}, "'conv1.weight' in 'state_dict' is 3: expected"),
+    ({"provenance": None}, "'provenance' is null, expected an object"),
+    ({"added_biases": "conv1"}, "'added_biases' is 'conv1', expected a list"),
     ({"added_biases": ["bn1"]}, r"'added_biases' is \['bn1'\]: expected names of convs"),
+    ({"before": None}, "'before' is null, expected a list"),
+    ({"before": [torch.ones(2)]}, r"'before\[0\]' is Tensor, expected an object"),
+    ({"image_size": [32]}, "'image_size' is a list of 1, expected two numbers"),
+    ({"image_size": [32, 0]}, r"'image_size\[1\]' is 0, expected a whole number, at least 1"),
+    ({"arch_args": 3}, "'arch_args' is 3, expected text"),
     ({"added_biases": ["conv1"]}, "does not fit the network: 'conv1.bias' is missing"),
 ]  # fmt: skip
 
@@ -196,7 +201,7 @@ def test_a_field_that_is_not_what_was_written_is_refused(tmp_path, content, chan
 
 @pytest.mark.parametrize("field", ["arch", "num_classes", "form", "state_dict", "provenance"])
 def test_a_missing_field_is_refused(tmp_path, content, field):
-    with pytest.raises(ValueError, match=f"'{field}' is of type NoneType, expected"):
+    with pytest.raises(ValueError, match=f"lacks '{field}': expected a pruned network"):
         load_changed(tmp_path, {key: value for key, value in content.items() if key != field})
 
 

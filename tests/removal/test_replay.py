@@ -115,8 +115,8 @@ def spoilt(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda removals: {}, "'removals' is of type dict, expected list"),
-        (lambda removals: [3], "do not say how filters were removed"),
+        (lambda removals: {}, "'removals' is an empty object, expected a list"),
+        (lambda removals: [3], r"'removals\[0\]' is 3, expected an object"),
         (spoilt(align="gather"), "do not say how filters were removed"),
         (spoilt(ways=[[0, 1, 2]]), "expected whole numbers"),
         (spoilt(ways=torch.zeros(2, 4, dtype=torch.long)), "expected whole numbers"),

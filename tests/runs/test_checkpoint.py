@@ -144,6 +144,8 @@ def test_profiler_counters_are_dropped():
             "an object with 'nets', 'acc', and 'nets' is an object with 'w'",
         ),
         (torch.ones(2), "Tensor"),
+        ({"net": {}}, "an object with 'net', and 'net' is empty"),
+        ({"net": {"w": 3}}, "an object with 'net', and 'w' in 'net' is 3"),
     ],
 )
 def test_what_is_no_state_dict_is_said(content, words):
@@ -180,6 +182,7 @@ def test_a_tensor_that_is_no_plain_one_is_named(kind):
     [
         ("conv.weight", torch.complex64),
         ("conv.weight", torch.int64),
+        ("conv.weight", torch.float8_e4m3fn),
         ("norm.running_var", torch.bool),
         ("norm.num_batches_tracked", torch.float32),
     ],

@@ -1,8 +1,11 @@
 """log.jsonl is exact and can be cut back; TensorBoard shows the run in one event stream."""
 
+import struct
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import RunLog, read_log
@@ -152,6 +155,16 @@ def test_a_damaged_event_file_is_said_and_stops_no_run(tmp_path, capsys, place):
         capsys.readouterr().err
     )
     assert file.read_bytes() == data and len(list(tmp_path.glob("*.tfevents.*"))) == 2
+
+
+def test_an_event_longer_than_its_file_is_not_read(tmp_path):
+    """Its length has the right checksum: nothing but the file's size says that it cannot be."""
+    folder, length = JobFolder(tmp_path), struct.pack("<Q", 2**45)
+    head = length + struct.pack("<I", masked_crc32c(length))
+    (tmp_path / "events.out.tfevents.0000000001.0.0").write_bytes(head + bytes(100))
+    with RunLog(folder) as log:
+        log.scalars({"loss": 1.0}, step=0)
+    assert len(list(tmp_path.glob("*.tfevents.*"))) == 2
 
 
 def test_a_clock_that_goes_back_leaves_event_files_in_order(tmp_path, monkeypatch):

@@ -70,6 +70,8 @@ def test_words_become_values(words, expected):
         (f"--epochs {2**63}", f"--epochs is {2**63}: expected a whole number, less than 2**63"),
         ("--epochs three", "invalid int value: 'three'"),
         ("--lr_decay_step 5,x", "expected ints separated by commas, such as 5,10, got '5,x'"),
+        ("--lr 0,01", "invalid float value: '0,01'; did you mean 0.01?"),
+        ("--lr low", "invalid float value: 'low'"),
         ("--mode maks", "invalid choice: 'maks'"),
         ("--mode maks", "did you mean 'mask'?"),
     ],

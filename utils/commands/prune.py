@@ -42,7 +42,7 @@ from utils.reports.board import (
 from utils.reports.layer_figures import write_layer_figure
 from utils.reports.summary import summary_markdown
 from utils.runs import processes
-from utils.runs.atomic_write import write_json, write_text
+from utils.runs.atomic_write import check_writable, write_json, write_text
 from utils.runs.environment import environment
 from utils.runs.job_folder import JobFolder, named_by, open_job
 from utils.runs.json_files import read_json
@@ -69,6 +69,8 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
     folder = _folder(config, identity, dense)
     if not config.dry_run and (finished := _finished(JobFolder(folder), identity)):
         return finished
+    if not config.dry_run:
+        check_writable(folder)
     scores = score_layers(dense, **how_scored(config))
     budget = None
     if config.target:

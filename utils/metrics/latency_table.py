@@ -5,7 +5,6 @@ are interpolated. Runtimes compute in blocks of channels, and a width in between
 as long as the next: how large blocks are is found by timing, too.
 """
 
-import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,11 +17,15 @@ from utils.metrics.layer_shapes import FOURS, LayerShape
 from utils.metrics.runtimes import CPU, Runtime
 from utils.runs.atomic_write import write_json
 from utils.runs.environment import environment
+from utils.runs.json_files import read_json
+from utils.runs.regular_file import is_there
+from utils.runs.schema import OBJECT, MapOf, number, whole
 
 _SHARES = (0.125, 0.4, 0.7, 1.0)  # of a layer's width, on the grid
 _BLOCKS = (32, 16, 8)  # tried; else channels go in fours
 _FREE = 1.03  # a time that is no longer than another, but for noise
 _PROBES = range(32, 65, FOURS)  # widths by which blocks are told apart
+_SCHEMA = {"measured_on": OBJECT, "block": whole(0), "uneven": number(0), "cells": MapOf(number(0))}
 
 
 @dataclass
@@ -145,9 +148,9 @@ def _measured_on(clock: _Clock) -> dict[str, Any]:
 
 def _opened(path: Path, measured_on: dict[str, Any]) -> LatencyTable:
     """Return the table of the file if it was measured on the same, else an empty one."""
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept = read_json(path, _SCHEMA, "a latency table") if is_there(path) else {}
     if kept.get("measured_on") == measured_on:
-        return LatencyTable(**kept)
+        return LatencyTable(**{name: kept[name] for name in _SCHEMA})
     return LatencyTable(measured_on)
 
 

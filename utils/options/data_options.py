@@ -13,7 +13,7 @@ from utils.data.load import DATASETS, default_normalization
 from utils.options.devices import check_spelling
 from utils.removal.network_file import BuiltBy, built_by, is_pruned
 from utils.runs.checkpoint import load_file
-from utils.runs.options import option
+from utils.runs.options import option, refuse_below
 
 # Why official flags that adjust a checkpoint have nothing to do here.
 LOADS = "a checkpoint loads as it is, bare or under state_dict, with or without module."
@@ -74,8 +74,8 @@ class DataOptions(DeviceOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.workers < 0:
-            raise ValueError(f"--workers is {self.workers}: expected 0 or more")
+        refuse_below(self, 0, "workers")
+        refuse_below(self, 1, "eval_batch_size")
         if self.normalization == "auto":  # so that all that is written names the one used
             object.__setattr__(self, "normalization", default_normalization(self.dataset))
         channels = 1 if self.normalization.count(",") == 1 else 3

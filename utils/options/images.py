@@ -15,7 +15,6 @@ from utils.metrics.accuracy import Accuracy, measure_accuracy
 from utils.options.data_options import DataOptions
 from utils.options.devices import open_device
 from utils.runs import processes
-from utils.runs.options import refuse_below
 from utils.training.loop import epoch_seed
 
 
@@ -131,7 +130,6 @@ def open_images(
     Raises:
         ValueError: the images cannot be loaded, or their classes are not the network's.
     """
-    refuse_below(options, 1, "eval_batch_size")
     device = device or open_device(options.device, options.gpu)
     with processes.first_ahead():  # it may have to download them
         data = load_dataset(

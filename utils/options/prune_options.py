@@ -161,6 +161,7 @@ class PruneConfig(
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.training_recipe(self.seed)  # refuses what is out of range, whatever else is asked
         if self.test_only:
             return
         if self.remove_zeros:
@@ -202,10 +203,9 @@ class PruneConfig(
         if self.round_to != AUTO:
             refuse_below(self, 1, "round_to")
         self._check_align()
-        if self.epochs < 0 or (self.epochs == 0 and self.schedule == "layerwise"):
-            raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
+        if self.epochs == 0 and self.schedule == "layerwise":
+            raise ValueError("--epochs is 0 with --schedule layerwise: expected 1 or more")
         self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)
-        self.training_recipe(self.seed)
 
     def _check_align(self) -> None:
         if self.align not in (None, "compact") and self.mode == "mask":
@@ -270,10 +270,7 @@ class PruneConfig(
                 "--schedule is 'layerwise' with --granularity weight: expected oneshot or iterative"
             )
         self.check_sparsity(gradual=self.schedule == "iterative")
-        if self.epochs < 0:
-            raise ValueError(f"--epochs is {self.epochs}: expected 1 or more (0: no fine-tuning)")
         self.check_steps(schedule=self.schedule, epochs=self.epochs, start_cov=self.start_cov)
-        self.training_recipe(self.seed)
 
     @property
     def prunes(self) -> str:

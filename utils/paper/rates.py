@@ -80,11 +80,10 @@ def _meant(values: Sequence[float], network: Network) -> str:
     """Return what rates of another number may have been meant as, "" where nothing is known."""
     if len(values) == 1:
         return f"; one rate for all is --ratio {values[0]:g}"
-    try:
-        fit_slim_rates(network, values)
-    except ValueError:
-        return ""
-    return "; these are as many as --layout hrankplus takes"
+    slim = network.official.slim
+    if slim and 0 <= len(values) - slim.num_rates <= slim.ends_in_zero:
+        return "; these are as many as --layout hrankplus takes"
+    return ""
 
 
 def rates_of_ratio(ratio: Sequence[float], network: Network) -> str:
@@ -110,9 +109,11 @@ def rates_of_layers(rates: Mapping[str, float], network: Network) -> str:
     before a pattern's, and of several patterns that of the last.
 
     Raises:
-        ValueError: a layer that is not there or cannot be pruned, a pattern that matches none, a
-            rate that is none, or two rates for layers that have one together.
+        ValueError: no rate at all, a layer that is not there or cannot be pruned, a pattern that
+            matches none, a rate that is none, or two rates for layers that have one together.
     """
+    if not rates:
+        raise ValueError("rates of no layer: expected {layer: rate} with at least one")
     known = {layer.conv: layer.rate for layer in network.layers.layers}
     given: dict[str, float] = {}
     for name in sorted(rates, key=lambda name: not _is_pattern(name)):

@@ -34,7 +34,7 @@ from utils.pruning.sensitivity import (
     unit_name,
 )
 from utils.removal.masks import ChannelMasks, ParameterMasks
-from utils.runs.job_folder import named_by
+from utils.runs.job_folder import JobFolder, named_by
 from utils.runs.log import RunLog
 from utils.runs.options import as_dict
 
@@ -142,9 +142,19 @@ class Scanning:
         return measure_accuracy(self.model, self.images.evaluation_batches(self.chosen))
 
     def points(self, cost: Cost, log: RunLog, *, done: Sequence[ScanPoint]) -> list[ScanPoint]:
-        """Measure the points that are not done yet, log each, and return all in order."""
+        """Measure the points that are not done yet, log each, and return all in order.
+
+        Raises:
+            ValueError: a point that is done is none of this scan's.
+        """
         wanted = self.plan.wanted
         found = {(point.layers, point.rate): point for point in done}
+        known = {(unit.layers, rate) for unit, masks in wanted for rate in masks}
+        for layers, rate in found.keys() - known:
+            raise ValueError(
+                f"{JobFolder(self.plan.folder).log} has a point of {unit_name(layers)!r} at the "
+                f"rate {rate:g}: expected points of this scan alone"
+            )
         total = sum(len(masks) for _, masks in wanted)
         with tqdm(total=total, initial=len(found), unit="point", desc="scan") as bar:
             for number, (unit, masks) in enumerate(wanted, start=1):

@@ -22,16 +22,25 @@ from utils.removal.record import Removal, read_removal, removals_of
 from utils.removal.surgery import add_biases, remove_channels
 from utils.runs.atomic_write import write_tensors
 from utils.runs.checkpoint import fill_model, load_file, state_dict_of, weights_of
+from utils.runs.schema import OBJECT, TEXT, Kind, Nullable, Optional, check, one_of, whole
 
-FORMAT = "pruned network 1"
+FORMAT, _EXPECTED = "pruned network 1", "a pruned network"
 _OWN = ""  # the spec of a network that only its maker can build
-_FIELDS = {
-    "arch": str,
-    "num_classes": int,
-    "form": str,
-    "kept": dict,
-    "state_dict": dict,
-    "provenance": dict,
+_SCHEMA = {
+    "format": one_of(FORMAT),
+    "arch": TEXT,
+    "num_classes": whole(0),
+    "form": one_of(*FORMS),
+    "kept": OBJECT,
+    "state_dict": OBJECT,
+    "provenance": OBJECT,
+    "arch_args": Optional(TEXT),  # files written before there were any lack these
+    "image_size": Optional(
+        Nullable(([whole(1)], Kind("two numbers", lambda size: len(size) == 2)))
+    ),
+    "before": Optional([OBJECT]),
+    "removals": Optional([OBJECT]),
+    "added_biases": Optional([TEXT]),
 }
 
 
@@ -95,19 +104,11 @@ def built_by(content: Mapping[str, Any], path: str | Path) -> BuiltBy:
     """Return what a pruned file says that its network was built by; of `write_removed`, nothing.
 
     Raises:
-        ValueError: it is of another format.
+        ValueError: it is of another format, or its fields are not what was written.
     """
-    _check(content, path)
+    check(content, _SCHEMA, f"{path}", _EXPECTED)
     size = content.get("image_size")
-    if size is not None and not (
-        isinstance(size, list)
-        and len(size) == 2
-        and all(isinstance(n, int) and n > 0 for n in size)
-    ):
-        raise ValueError(f"{path}: 'image_size' is {size!r}: expected [height, width]")
     arguments = content.get("arch_args", "")
-    if not isinstance(arguments, str):
-        raise ValueError(f"{path}: 'arch_args' is {arguments!r}: expected a text")
     return BuiltBy(content["arch"], arguments, None if size is None else tuple(size))
 
 
@@ -150,7 +151,7 @@ def load_removed(path: str | Path, dense: nn.Module, example: Any) -> nn.Module:
     content = load_file(path)
     if not is_pruned(content):
         raise ValueError(f"{path} is no pruned network: expected a file of write_removed")
-    _check(content, path)
+    check(content, _SCHEMA, f"{path}", _EXPECTED)
     _, model, _, _ = _replayed(content, dense, example, path)
     return model
 
@@ -174,7 +175,7 @@ def _replayed(
     added = _added_biases(content, graph, path)
     if add_biases(model, added):  # parameters, too
         graph = trace_channels(model, example)
-    before, removals = [], iter(_removals(content, path))
+    before, removals = [], iter(content.get("removals", []))
     for kept in content.get("before", []):
         before.append(_masks(kept, graph.widths(), path))
         how = _how(before[-1], removals, graph, path)
@@ -188,32 +189,12 @@ def _replayed(
     return tuple(before), model, masks, added
 
 
-def _removals(content: Mapping[str, Any], path: str | Path) -> list[Any]:
-    removals = content.get("removals", [])  # files written before there were any lack it
-    if not isinstance(removals, list):
-        found = type(removals).__name__
-        raise ValueError(f"{path}: 'removals' is of type {found}, expected list")
-    return removals
-
-
 def _how(
     masks: Mapping[str, Tensor], removals: Iterator[Any], graph: ChannelGraph, path: str | Path
 ) -> Removal | None:
     """Return how the masked filters were removed, None if the file does not know."""
     data = next(removals, None) if masks else None
     return None if data is None else read_removal(data, graph, path)
-
-
-def _check(content: Mapping[str, Any], path: str | Path) -> None:
-    """Refuse a pruned file of another format, or whose fields are not what was written."""
-    if content.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {content.get('format')!r}: expected {FORMAT!r}")
-    for name, kind in _FIELDS.items():
-        if not isinstance(content.get(name), kind):
-            found = type(content.get(name)).__name__
-            raise ValueError(f"{path}: {name!r} is of type {found}, expected {kind.__name__}")
-    if content["form"] not in FORMS:
-        raise ValueError(f"{path} has form {content['form']!r}: expected one of {', '.join(FORMS)}")
 
 
 def _masks(
@@ -250,9 +231,8 @@ def _are_indices(indices: Any, count: int) -> bool:
 def _added_biases(
     content: Mapping[str, Any], graph: ChannelGraph, path: str | Path
 ) -> tuple[str, ...]:
-    layers = content.get("added_biases", [])  # files written before there were any lack it
-    known = tuple(graph.filters())
-    if not isinstance(layers, list) or any(layer not in known for layer in layers):
+    layers, known = content.get("added_biases", []), graph.filters()
+    if any(layer not in known for layer in layers):
         raise ValueError(
             f"{path}: 'added_biases' is {layers!r}: expected names of convs and linears"
         )

@@ -69,19 +69,17 @@ def state_dict_of(content: Any, source: str | os.PathLike) -> dict[str, Tensor]:
     Raises:
         ValueError: there is no state dict in `content`, or a tensor that is no plain one.
     """
-    state = content
-    if isinstance(content, Mapping):
-        held = (content[name] for name in STATE_DICTS if isinstance(content.get(name), Mapping))
-        state = next(held, content)
+    holds = f"checkpoint {source} holds {in_words(content)}"
     expected = f"expected a state dict, or a dict with one under {' or '.join(STATE_DICTS)}"
-    if not isinstance(state, Mapping) or not state:
-        raise ValueError(f"checkpoint {source} holds {in_words(state)}: {expected}")
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{holds}: {expected}")
+    under = next((name for name in STATE_DICTS if isinstance(content.get(name), Mapping)), None)
+    state, within = (content, "") if under is None else (content[under], f" in {under!r}")
+    if not state:
+        raise ValueError(f"{holds}, and {under!r} is empty: {expected}")
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ValueError(
-                f"checkpoint {source} holds {in_words(state)}, and {key!r} is {in_words(value)}: "
-                f"{expected}"
-            )
+            raise ValueError(f"{holds}, and {key!r}{within} is {in_words(value)}: {expected}")
         check_plain(value, f"checkpoint {source}: {key!r}")
     while prefix := next((p for p in _WRAPPERS if all(k.startswith(p) for k in state)), ""):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -162,7 +160,7 @@ def _converts(tensor: Tensor, own: Tensor) -> bool:
     """Return whether a tensor's numbers are of the kind that the model has: of another precision
     perhaps, but no part of them would be lost."""
     if own.dtype.is_floating_point:
-        return tensor.dtype.is_floating_point
+        return tensor.dtype.is_floating_point and tensor.itemsize > 1  # of 8 bits, it needs a scale
     return tensor.dtype == own.dtype
 
 

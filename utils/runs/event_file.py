@@ -129,14 +129,15 @@ def _record(file: BinaryIO) -> bytes:
     Raises:
         ValueError: its checksums do not agree.
     """
+    size = os.fstat(file.fileno()).st_size
     head = file.read(_LENGTH.size + _CHECKSUM.size)
     if len(head) < _LENGTH.size + _CHECKSUM.size:
         return b""
     _check_sum(head[: _LENGTH.size], head[_LENGTH.size :])
     (length,) = _LENGTH.unpack_from(head)
-    rest = file.read(length + _CHECKSUM.size)
-    if len(rest) < length + _CHECKSUM.size:
+    if length + _CHECKSUM.size > size - file.tell():
         return b""
+    rest = file.read(length + _CHECKSUM.size)
     _check_sum(rest[:length], rest[length:])
     return rest[:length]
 

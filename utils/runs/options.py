@@ -15,6 +15,7 @@ from utils.runs.hints import did_you_mean
 
 Config = TypeVar("Config")
 _GLUED = re.compile(r"(--\w+?)([./].*)")  # a path right behind its flag, which holds no dot
+_COMMA = re.compile(r"-?\d+,\d+")  # a decimal one
 
 
 def option(
@@ -224,7 +225,15 @@ def _reader_of(hint: Any) -> Callable[[str], Any]:
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
     if typing.get_origin(hint) is tuple:
         return _tuple_reader(typing.get_args(hint)[0])
-    return hint
+    return _float if hint is float else hint
+
+
+def _float(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        point = f"; did you mean {word.replace(',', '.')}?" if _COMMA.fullmatch(word) else ""
+        raise argparse.ArgumentTypeError(f"invalid float value: {word!r}{point}") from None
 
 
 def _tuple_reader(kind: type) -> Callable[[str], tuple]:
