@@ -66,15 +66,31 @@ def test_a_dry_run_writes_nothing(call, checkpoint, tmp_path):
     assert files_in(tmp_path) == before
 
 
-def test_a_masked_file_is_taken_and_a_removed_one_is_not(call, tmp_path, monkeypatch):
+def test_a_masked_file_is_taken(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for form in ("mask", "remove"):
-        network = replace(network_of(build_model("resnet_8"), "resnet_8"), form=form)
-        write_network(tmp_path / f"{form}.pt", network)
+    network = replace(network_of(build_model("resnet_8"), "resnet_8"), form="mask")
+    write_network(tmp_path / "mask.pt", network)
     assert call("main.py", *WORDS, "--resume", "mask.pt", "--dry_run").code == 0
-    outcome = call("main.py", *WORDS, "--resume", "remove.pt")
-    assert (outcome.code, outcome.out) == (2, "")
-    assert "remove.pt holds a network that is smaller already: expected dense" in outcome.err
+
+
+def test_zeros_of_a_small_file_go_too(call, checkpoint, tmp_path):
+    """What a first removal left behind is still replayed: masks, and biases that it added."""
+    first = call("main.py", *WORDS, "--resume", str(checkpoint), "--job_dir", "once", "--json").json
+    network = load_network("once/pruned.pt")
+    with torch.no_grad():
+        for name in ("layer1.0.bn1", "layer2.0.bn1"):
+            norm = network.model.get_submodule(name)
+            norm.weight[1::2], norm.bias[1::2] = 0, 0
+    write_network(tmp_path / "zeroed.pt", network)
+    zeroed = ("--resume", "zeroed.pt", "--job_dir", "twice", "--json")
+    second = call("main.py", "prune", "--remove_zeros", "--device", "cpu", *zeroed).json
+    assert second["physical"]["dense"] == first["physical"]["pruned"]
+    filters = {row["conv"]: (len(row["kept"]), row["filters"]) for row in second["layers"]}
+    assert all(filters[f"layer{i}.0.conv1"][0] < filters[f"layer{i}.0.conv1"][1] for i in (1, 2))
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    small, twice = network.model.eval(), load_network("twice/pruned.pt").model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(twice(images), small(images))
 
 
 @pytest.mark.parametrize(

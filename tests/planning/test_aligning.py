@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import utils.planning.time_target
+from utils.graph.aligned import is_aligned
 from utils.graph.groups import channel_groups
 from utils.metrics.latency import Latency
 from utils.options.networks import draw_network, load_network
 from utils.planning.plan import make_plan
 from utils.pruning.giving_back import GIVEN_BACK, given_back
-from utils.removal.aligned import is_aligned
 from utils.removal.held_zeros import held_zeros
 from utils.removal.masks import ChannelMasks
 from utils.removal.record import removals_of

@@ -8,10 +8,21 @@ import torch
 import torch.nn as nn
 
 from models.registry import build_model, example_images
-from tests.networks import Chain, Residual, random_masks
+from tests.networks import (
+    Affine,
+    Chain,
+    Concat,
+    Depthwise,
+    Gate,
+    PaddedResidual,
+    Residual,
+    Shared,
+    random_masks,
+    randomized,
+)
+from utils.graph.aligned import is_aligned
 from utils.graph.channel_graph import trace_channels
 from utils.metrics.cost import physical_cost
-from utils.removal.aligned import is_aligned
 from utils.removal.masks import ChannelMasks
 from utils.removal.surgery import remove_filters
 
@@ -64,6 +75,32 @@ def small_resnet():
     graph = trace_channels(model, example_images("resnet_8"))
     filters = {name: n for name, n in graph.filters().items() if name != "linear"}
     return remove_filters(model, graph, random_masks(filters, 0.5, seed=1)).eval()
+
+
+@pytest.mark.parametrize(
+    "steps", [(), (Residual, Concat, Depthwise, Gate, Affine, PaddedResidual, Shared)]
+)
+def test_what_was_removed_shrinks_again_as_if_at_once(steps):
+    """Aligned layers are followed as the layers that they were."""
+    model = Chain(list(steps)) if steps else build_model("resnet_8")
+    model, example = randomized(model, seed=0), IMAGE if steps else example_images("resnet_8")
+    graph = trace_channels(model, example)
+    free = {name: n for name, n in graph.filters().items() if name not in graph.protected()}
+    masks = random_masks(free, 0.4, seed=1)
+    once, kept = remove_filters(model, graph, masks), graph.kept_positions(graph.kept(masks))
+    again = trace_channels(once, example)
+    assert again.protected() == graph.protected()
+    more = random_masks({name: again.filters()[name] for name in free}, 0.4, seed=2)
+    twice = remove_filters(once, again, more)
+    both = {}
+    for name, mask in masks.items():
+        left = torch.zeros_like(mask).index_copy(0, kept[name][0], more[name])
+        both[name] = mask & left
+    at_once = remove_filters(model, graph, both)
+    sizes = [{name: p.shape for name, p in net.named_parameters()} for net in (twice, at_once)]
+    assert sizes[0] == sizes[1]
+    images = torch.randn(2, *example.shape[1:], dtype=torch.float64)
+    torch.testing.assert_close(twice.eval()(images), at_once.eval()(images))
 
 
 def test_the_removed_network_can_be_copied_and_filled(small_resnet):

@@ -10,8 +10,8 @@ from torch import nn
 
 from models.registry import build_model
 from tests.networks import random_masks, randomized
+from utils.graph.aligned import is_aligned
 from utils.options.networks import network_of
-from utils.removal.aligned import is_aligned
 from utils.removal.surgery import remove_filters
 from utils.runs.exported import FACTS, FORMATS, export_program
 

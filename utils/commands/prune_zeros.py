@@ -11,7 +11,7 @@ from torch import Tensor
 from utils.graph.network import Network
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.difference import check_equal
-from utils.options.networks import checkpoint_of, open_network, results_of
+from utils.options.networks import checkpoint_of, open_network, prunable, results_of
 from utils.options.prune_options import PruneConfig
 from utils.planning.plan import check_finite
 from utils.removal.network_file import write_network
@@ -31,14 +31,11 @@ def prune_zeros_command(config: PruneConfig) -> dict[str, Any]:
     it is a dry run.
 
     Raises:
-        ValueError: bad input; or the network is a smaller one already.
+        ValueError: bad input.
     """
     dense = open_network(config, checkpoint_of(config))
     if dense.form == "remove":
-        raise ValueError(
-            f"{dense.checkpoint} holds a network that is smaller already: expected dense shapes, "
-            "with filters that are zero"
-        )
+        dense = prunable(dense)
     check_finite(dense)
     model = dense.model.double()
     removal = remove_zero_filters(model, dense.example)
@@ -99,7 +96,7 @@ def _write(summary: dict[str, Any], removal: ZeroRemoval, dense: Network, folder
         form="remove",
         masks=removal.masks,
         provenance=made_by,
-        added_biases=removal.added_biases,
+        added_biases=(*dense.added_biases, *removal.added_biases),
     )
     with open_job(folder, options) as job:
         write_network(job.pruned, network)

@@ -14,7 +14,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from utils.graph.alignment import Alignment, alignments
+from utils.graph.alignment import Ends, alignments
 from utils.graph.filters import filters_first
 from utils.graph.inputs import called, repeated
 from utils.graph.parameters import ParameterLabels
@@ -53,7 +53,7 @@ class ChannelGraph:
     num_labels: int
     parameters: Mapping[str, tuple[Tensor, ...]]
     masked: Mapping[str, tuple[int, ...]]
-    alignable: Mapping[str, Alignment]
+    alignable: Mapping[str, Ends]
     example: Any
     trains_not: str = ""
 
@@ -138,7 +138,7 @@ class ChannelGraph:
     def loose(self, plain: Iterable[str] = ()) -> dict[str, bool]:
         """Return {layer that may be aligned: is it a norm that may leave out zeros?}."""
         plain = frozenset(plain)
-        return {n: a.norm for n, a in self.alignable.items() if n not in plain}
+        return {n: ends.alignment.norm for n, ends in self.alignable.items() if n not in plain}
 
     def kept_positions(self, keep: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Return {module: (output positions, input positions)} of what its parameters keep."""
@@ -223,7 +223,7 @@ def _traced(model: nn.Module, example: Any) -> ChannelGraph:
         labels.num_labels,
         labels.labels,
         {name: tuple(sorted(dims)) for name, dims in labels.masked.items()},
-        alignments(runs),
+        alignments(runs, labels.modules),
         repeated(example, 1),
         trains_not,
     )

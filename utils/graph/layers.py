@@ -109,6 +109,7 @@ def _filters(
         out.size(dim),
         module=name,
         inputs=inputs,
+        padding=call.run.is_padding(inputs),
         groups=int(groups),
         rows=torch.stack(all_rows),
         columns=columns,

@@ -90,6 +90,7 @@ def _norm(
         len(inputs),
         module=name,
         inputs=inputs,
+        padding=call.run.is_padding(inputs),
         groups=groups,
         rows=torch.stack(rows),
     )

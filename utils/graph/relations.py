@@ -60,26 +60,32 @@ class Relation(ABC):
 class Source(Relation):
     """The network's input: always there, whole."""
 
+    is_alive = is_present = True  # whatever else is
+
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
-        alive[self.outputs] = True
+        alive[self.outputs] |= self.is_alive
 
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
         pass
 
     def spread_present(self, present: Tensor, loose: Loose) -> None:
-        present[self.outputs] = True
+        present[self.outputs] |= self.is_present
+
+    def never_empty(self) -> list[Tensor]:
+        return super().never_empty() if self.is_present else []
 
 
 @dataclass(frozen=True, eq=False)
 class Filters(Relation):
     """A conv or linear: each of `groups` blocks of outputs reads one block of the inputs.
 
-    `rows` are the labels of the weight's filters, and of its bias; `columns` those of the weight's
-    input positions, of which a grouped layer has none that may go.
+    `rows` are labels of the weight's filters and bias, `columns` those of the weight's input
+    positions, of which a grouped layer has none that may go. `padding` are zeros that no mask made.
     """
 
     module: str
     inputs: Tensor  # [C_in]
+    padding: Tensor  # bool [C_in]
     groups: int
     rows: Tensor  # [P, C_out]
     columns: Tensor  # [C_in], or [0]
@@ -93,10 +99,8 @@ class Filters(Relation):
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
         kept = masks.get(self.module, torch.ones_like(self.outputs, dtype=torch.bool))
         if self.depthwise:
-            read = alive[self.inputs] | (self.inputs == ZERO)  # padding was never masked
-            kept = (
-                kept & self._by_group(read).expand(-1, len(self.outputs) // self.groups).flatten()
-            )
+            read = self._by_group(alive[self.inputs] | self.padding)
+            kept = kept & read.expand(-1, len(kept) // self.groups).flatten()
         _lift(alive, self.rows, kept)
         _lift(alive, self.columns, alive[self.inputs[: len(self.columns)]])
         _lift(alive, self.outputs, alive[self.rows].any(0))
@@ -148,25 +152,25 @@ class Norm(Relation):
 
     A zero channel stays zero, because masking zeroes its scale and shift as well; a mask of the
     norm's own says otherwise (a shift that is left makes a constant of a zero channel). `rows` are
-    the labels of its parameters and running statistics.
+    the labels of its parameters and running statistics, `padding` as of `Filters`.
     """
 
     module: str
     inputs: Tensor  # [C]
+    padding: Tensor  # bool [C]
     groups: int
     rows: Tensor  # [P, C]
 
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
         mask = masks.get(self.module)
-        read = alive[self.inputs] | (self.inputs == ZERO)  # padding was never masked
+        read = alive[self.inputs] | self.padding
         _lift(alive, self.rows, read if mask is None else mask)
         _lift(alive, self.outputs, alive[self.rows].any(0))
 
     def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
         outputs = (needed & alive)[self.outputs]
         _lift(needed, self.rows, outputs)
-        used = outputs.reshape(self.groups, -1).any(1)
-        needed[self.inputs.reshape(self.groups, -1)[used]] = True
+        needed[self.inputs.reshape(self.groups, -1)[outputs.reshape(self.groups, -1).any(1)]] = True
 
     def spread_present(self, present: Tensor, loose: Loose) -> None:
         rows = present[self.rows].any(0)
@@ -252,10 +256,7 @@ class Blocks(Summed):
 
 @dataclass(frozen=True, eq=False)
 class Whole(Relation):
-    """An operation that must see every channel of a row, zero or not (softmax over channels).
-
-    A `barrier` is one that nobody knows.
-    """
+    """What must see every channel of a row, zero or not (softmax); nobody knows a `barrier`."""
 
     inputs: Tensor  # [R, K], one output each
     barrier: bool = False
@@ -267,21 +268,22 @@ class Whole(Relation):
         _all_or_none(self.inputs, self.outputs, present)
 
 
+class Absent(Source):
+    """Zeros that an aligned layer gives between its channels; they stay beside what needs them."""
+
+    is_alive = is_present = False
+
+
 class Stays(Source):
     """Positions of parameters that the network's code needs where they are."""
 
-    def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
-        pass
+    is_alive = False
 
 
 class Unmasked(Source):
     """Positions of parameters that are never masked, since zero there is not zero behind."""
 
-    def spread_present(self, present: Tensor, loose: Loose) -> None:
-        pass
-
-    def never_empty(self) -> list[Tensor]:
-        return []
+    is_present = False
 
 
 @dataclass(frozen=True, eq=False)

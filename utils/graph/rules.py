@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from utils.graph import operations as names
+from utils.graph.aligned import is_aligned
 from utils.graph.counted import numbers_in
 from utils.graph.elementwise import combined, elementwise, labelled_like, reduced
 from utils.graph.labels import (
+    along,
     compressed,
     everywhere,
     narrowed,
@@ -23,7 +25,7 @@ from utils.graph.labels import (
 )
 from utils.graph.layers import layer
 from utils.graph.movements import movement, tidy
-from utils.graph.relations import CONSTANT, FIRST_CHANNEL, ZERO, Whole
+from utils.graph.relations import CONSTANT, FIRST_CHANNEL, ZERO, Absent, Whole
 from utils.graph.sized import UNIFORM, sized
 from utils.graph.values import Value, live, tensors_in
 
@@ -123,6 +125,7 @@ def _rule(call: Call) -> Callable[[Call, list[Tensor]], list[Value] | None]:
         (names.ALONG, _mixed_along),
         (_RANDOM, _random),
         (("copy",), _copied),
+        (("indexcopy",), _placed),
         (("glu",), _gated),
     )
     return next((rule for table, rule in tables if name in table), lambda *_: None)
@@ -176,6 +179,20 @@ def _copied(call: Call, found: list[Tensor]) -> list[Value]:
         return [Value(value.planes, False, value.zeroing)]
     labels = labelled_like(call, value, source)
     return [live(compressed(labels.expand(found[0].shape)))]
+
+
+def _placed(call: Call, found: list[Tensor]) -> list[Value] | None:
+    """x.index_copy(dim, places, y): y at those places of x, which an aligned layer leaves zero."""
+    dim, places, given = (call.argument(k, n) for k, n in enumerate(("dim", "index", "source"), 1))
+    if call.value(places).planes:
+        return None
+    target = call.args[0]
+    labels = labelled_like(call, call.value(target), target)
+    if is_aligned(call.run.parameters.modules[call.run.stack[-1]]):
+        absent = call.run.record(Absent, call.name, target.size(dim))
+        labels = along(absent, dim % target.dim(), target.shape)
+    source = labelled_like(call, call.value(given), given)
+    return [live(tidy(labels.index_copy(dim, places.cpu(), source)))]
 
 
 def _random(call: Call, found: list[Tensor]) -> list[Value]:

@@ -20,6 +20,8 @@ from utils.graph.operations import FACTS, SIZED, SIZES, operation_name
 from utils.graph.parameters import ParameterLabels
 from utils.graph.relations import (
     FIRST_CHANNEL,
+    ZERO,
+    Absent,
     Decided,
     Output,
     Relation,
@@ -122,6 +124,11 @@ class LabelRun(TorchFunctionMode):
         labels = labels[labels >= FIRST_CHANNEL].unique()
         if len(labels):
             self.run.relations.append(Stays(node, labels))
+
+    def is_padding(self, labels: Tensor) -> Tensor:
+        """Return which labels [C] are of zeros that are no channel's, bool [C]."""
+        absent = [r.outputs for r in self.run.relations if type(r) is Absent]
+        return torch.isin(labels, torch.cat([torch.tensor([ZERO]), *absent]))
 
     def node(self, name: str) -> str:
         """Return a name for an operation in the running module that no other has."""

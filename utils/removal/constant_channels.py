@@ -5,6 +5,8 @@ on the image (a filter whose weights are zero, a norm whose scale is zero, and w
 such), and one run on numbers reads its value and shows it to be the same at every place.
 """
 
+from typing import Any
+
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -18,6 +20,7 @@ from utils.graph.relations import (
     FIRST_CHANNEL,
     FIXED,
     ZERO,
+    Absent,
     Blocks,
     Combined,
     Filters,
@@ -60,6 +63,8 @@ class ConstantRun(Follower):
             for vector in vectors:
                 self._constant[vector] = True
         for relation in channels.relations:
+            if isinstance(relation, Absent):
+                self._constant[relation.outputs] = True
             if not isinstance(relation, Source | Output | Tied):
                 self.reads[id(relation)] = torch.full(relation.inputs.shape, _UNKNOWN).double()
         generator = torch.Generator().manual_seed(0)
@@ -70,6 +75,9 @@ class ConstantRun(Follower):
             self.source(inputs)
             with watching_modules(self), self:
                 called(model, inputs)
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Run what aligned layers do, too: it is what was traced."""
 
     def layer(self, relation: Filters | Norm) -> nn.Module | None:
         """Return the relation's module if it computes just what its parameters say, else None."""

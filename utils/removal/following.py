@@ -15,6 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from utils.graph.aligned import is_aligned
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.inputs import called, repeated
 from utils.graph.labels import along, left_of, narrowed, varying
@@ -24,7 +25,6 @@ from utils.graph.parameters import ParameterLabels
 from utils.graph.relations import FIRST_CHANNEL, Source
 from utils.graph.tracing import ModuleCall, Operation, Run, left_alone, watching_modules
 from utils.graph.values import Value, Values, live, tensors_in
-from utils.removal.aligned import is_aligned
 from utils.removal.record import WHOLE, Places
 from utils.runs.borrowed_state import evaluating, training
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from utils.graph.aligned import align, align_norm, index_of, is_aligned, places_of
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.relations import Filters, Norm
-from utils.removal.aligned import align, align_norm, index_of
 from utils.removal.copies import copied
 from utils.removal.following import Misfit, kept_to_follow, misfit
 from utils.removal.law import Difference, first_difference
@@ -195,20 +195,29 @@ def _align_layers(slim: nn.Module, graph: ChannelGraph, keep: Tensor) -> None:
             continue
         done.add(relation.module)
         rows = keep[relation.rows[0]]
-        outputs, inputs = keep[relation.outputs], keep[relation.inputs]
         reads = rows
         if isinstance(relation, Filters):
             reads = keep[relation.columns]
             if not len(reads):
                 blocks = rows.reshape(relation.groups, -1).any(1, keepdim=True)
-                reads = blocks.expand(-1, len(inputs) // relation.groups).flatten()
-        picked, placed = index_of(reads, inputs), index_of(rows, outputs)
+                reads = blocks.expand(-1, len(relation.inputs) // relation.groups).flatten()
+        layer, ends = slim.get_submodule(relation.module), graph.alignable[relation.module]
+        inputs, outputs = keep[ends.read], keep[ends.written]
+        before = places_of(layer)
+        picked = index_of(_among(inputs, before[0], reads), inputs)
+        placed = index_of(_among(outputs, before[1], rows), outputs)
         parts = isinstance(relation, Norm) and _tears(rows, relation.groups)
-        if parts or picked is not None or placed is not None:
-            layer = slim.get_submodule(relation.module)
-            align(layer, graph.alignable[relation.module], picked, placed, int(outputs.sum()))
+        if parts or is_aligned(layer) or picked is not None or placed is not None:
+            align(layer, ends.alignment, picked, placed, int(outputs.sum()))
             if parts:
                 align_norm(layer, inputs, relation.groups)
+
+
+def _among(every: Tensor, places: Tensor | None, flags: Tensor) -> Tensor:
+    """Return flags [K] of an aligned layer's own channels as flags [C] of all that are there."""
+    if places is None:
+        return flags
+    return torch.zeros_like(every).index_copy(0, places, flags)
 
 
 def _tears(rows: Tensor, groups: int) -> bool:

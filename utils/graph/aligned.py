@@ -4,6 +4,7 @@ Such a layer is of a subclass of its own class, has the same parameters under th
 computes what it computed; only the places of its channels are told by two index tensors.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,17 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from utils.graph.alignment import Alignment
+
+@dataclass(frozen=True)
+class Alignment:
+    """Where the channels of a layer's input and output lie; from the end, so negative.
+
+    A `norm` computes a layer or group norm and nothing else: it can leave zeros out of its input.
+    """
+
+    takes: int
+    gives: int
+    norm: bool = False
 
 
 class Aligned:
@@ -111,7 +122,8 @@ def align(
         picked: places [K] in its input that the layer reads, None for all.
         placed: places [F] in its output, of `width` channels, that it writes; None for all.
     """
-    layer.__class__ = _aligned_class(type(layer), Aligned)
+    if not is_aligned(layer):
+        layer.__class__ = _aligned_class(type(layer), Aligned)
     layer.alignment, layer.width = alignment, width
     for name, index in {"picked": picked, "placed": placed}.items():
         if index is not None:
@@ -137,6 +149,13 @@ def align_norm(norm: nn.Module, there: Tensor, count: int) -> None:
 def is_aligned(module: nn.Module) -> bool:
     """True for an aligned layer."""
     return isinstance(module, Aligned)
+
+
+def places_of(module: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """Return (picked, placed) of an aligned layer, on the CPU; None for all channels, in order."""
+    if not is_aligned(module):
+        return None, None
+    return tuple(None if t is None else t.cpu() for t in (module.picked, module.placed))
 
 
 def index_of(kept: Tensor, there: Tensor) -> Tensor | None:
