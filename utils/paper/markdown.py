@@ -28,8 +28,8 @@ def portable(text: str) -> str:
 
 
 def millions(count: float) -> str:
-    """Return a count, such as MACs or parameters, in millions."""
-    return f"{count / 1e6:.2f}M"
+    """Return a count, such as MACs or parameters, in millions; in thousands below 0.1 million."""
+    return f"{count / 1e3:.1f}k" if 0 < count < 1e5 else f"{count / 1e6:.2f}M"
 
 
 def megabytes(size_bytes: int | None) -> str:
