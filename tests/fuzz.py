@@ -62,7 +62,7 @@ LINES = {  # what is called, door first
     "train": ["main.py", "train", *DATA, "--epochs", "1", "--train_batch_size", "8"]
     + ["--job_dir", "baseline"],
     "compare": ["main.py", "compare", "--arch", "resnet_56", "--job_dir", "finished"],
-    "export": ["main.py", "export", *NETWORK, "--formats", "pt2"],
+    "export": ["main.py", "export", *NETWORK, "--format", "pt2"],
 }
 MADE = ("oneshot", "iterative", "budget", "scan", "train")  # the runs of the folder
 _LAST = ("stage", "epoch", "finished", "under_way", "seconds", "log_lines", "records", "optimizer")
