@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from utils.pruning.magnitude import cubic_sparsity, global_masks, magnitude_mask
 from utils.reports.evaluate_table import evaluate_text
 from utils.reports.sparse_table import sparse_text
 from utils.reports.weight_summary import weights_markdown
+from utils.runs.checkpoint import load_file
 from utils.runs.log import read_log
 
 SAME = ("log.jsonl", "config.json", "pruned.pt", "checkpoints/best.pt")
@@ -89,6 +91,29 @@ def test_stopped_at_any_write_a_run_ends_as_if_it_never_was(call, words, whole, 
     before = summary_in(whole)
     differ = {name for name, value in outcome.json.items() if value != before[name]}
     assert differ <= {"seconds_of_finetuning", "environment"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("step", None, "'step' is null, expected a whole number, at least 1"),
+        ("step", 7, "a row of each step"),
+        ("masks", {"conv1": 3}, "'masks.conv1' is 3, expected a plain tensor"),
+        ("masks", {"conv1": torch.ones(3).to_sparse()}, "expected a plain tensor"),
+        ("masks", {"conv1": torch.ones(3)}, "a mask of 'conv1': expected masks of this network"),
+        ("done", [{}], r"lacks 'weights' in 'done\[0\]'"),
+    ],
+)
+def test_steps_that_are_none_are_refused(call, words, whole, name, value, expected):
+    shutil.copytree(whole, "job")
+    Path("job/summary.json").unlink()
+    path = Path("job/checkpoints/steps.pt")
+    torch.save(load_file(path) | {name: value}, path)
+    before = files_in(Path("job"))
+    outcome = call("main.py", *words, *SCHEDULE)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert re.search(rf"job/checkpoints/steps\.pt.*{expected}", outcome.err.splitlines()[-1])
+    assert files_in(Path("job")) == before
 
 
 def test_what_a_run_leaves_behind(whole):

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.network import Network
-from utils.metrics.accuracy import as_dicts
+from utils.metrics.accuracy import ACCURACY, as_dicts
 from utils.metrics.cost import counts, physical_cost
 from utils.options.images import Images, open_images
 from utils.options.networks import open_prunable, results_of
@@ -38,12 +39,21 @@ from utils.reports.weight_figures import write_weight_figure
 from utils.reports.weight_summary import weight_sizes, weights_markdown
 from utils.runs import processes
 from utils.runs.atomic_write import write_json, write_tensors, write_text
-from utils.runs.checkpoint import fill_model, load_file, weights_of
+from utils.runs.checkpoint import fill_model, load_file, state_dict_of, weights_of
 from utils.runs.deflate import deflate, deflated_bytes
 from utils.runs.environment import environment
 from utils.runs.job_folder import JobFolder, named_by, open_job
 from utils.runs.log import RunLog
 from utils.runs.notes import note
+from utils.runs.regular_file import is_there
+from utils.runs.schema import TENSOR, Kind, MapOf, Optional, check, number, whole
+
+_ROW = {"weights": whole(0), "zeros": whole(0), "sparsity": number(0)}
+_ROW |= {"pruned": MapOf(ACCURACY), "finetuned": Optional(MapOf(ACCURACY))}
+_STEPS = (  # the schema of steps.pt
+    {"step": whole(1), "masks": MapOf(TENSOR), "done": [_ROW]},
+    Kind("a row of each step", lambda state: len(state["done"]) == state["step"]),
+)
 
 
 def prune_weights_command(config: PruneConfig) -> dict[str, Any]:
@@ -134,9 +144,9 @@ def _run(
     note("measuring the dense network")
     accuracy = {"dense": as_dicts(images.accuracies(dense))}
     steps = config.steps if config.schedule == "iterative" else 1
-    state = load_file(job.steps) if job.steps.exists() else {"step": 0, "done": []}
-    if job.best.exists():
-        fill_model(model, load_file(job.best)["state_dict"], job.best)
+    state = _steps_of(job, model)
+    if is_there(job.best):
+        fill_model(model, state_dict_of(load_file(job.best), job.best), job.best)
     tuning = finetuning_of(config, dense, images, job, log) if config.epochs else None
     result, done = None, state["done"]
     for step in range(max(state["step"], 1), steps + 1):
@@ -162,6 +172,19 @@ def _run(
         "train_images": len(images.train),
         "seconds_of_finetuning": 0.0 if result is None else result.seconds,
     }
+
+
+def _steps_of(job: JobFolder, model: nn.Module) -> dict[str, Any]:
+    """Return what steps.pt holds, step 0 where there is none."""
+    path, weights = job.steps, prunable_weights(model)
+    if not is_there(path):
+        return {"step": 0, "masks": {}, "done": []}
+    state = load_file(path)
+    check(state, _STEPS, f"{path}", "the steps of a run")
+    for layer, mask in state["masks"].items():
+        if layer not in weights or (mask.shape, mask.dtype) != (weights[layer].shape, torch.bool):
+            raise ValueError(f"{path} holds a mask of {layer!r}: expected masks of this network")
+    return state
 
 
 def _step_row(masks: Mapping[str, Tensor]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from utils.runs.options import option
+from utils.runs.options import option, refuse_below
 from utils.training.published import RECIPES, training_values
 from utils.training.schedules import AMP, CHANNELS_LAST, SCHEDULES, Recipe
 
@@ -112,6 +112,7 @@ class TrainingOptions:
         Raises:
             ValueError: a setting is out of range.
         """
+        refuse_below(self, 0, "epochs")
         if not 0 < self.val_fraction < 1:
             expected = "expected more than 0, less than 1"
             raise ValueError(f"validation fraction: {expected}, got {self.val_fraction}")

@@ -8,8 +8,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 _MOST_SHOWN = 60  # characters of a value in a message
 
 
@@ -42,7 +40,7 @@ TEXT = Kind("text", lambda value: isinstance(value, str))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 NUMBER = Kind("a finite number", lambda value: _is_number(value) and math.isfinite(value))
-TENSOR = Kind("a tensor", lambda value: isinstance(value, Tensor))
+TENSOR = Kind("a plain tensor", lambda value: _is_plain_tensor(value))
 
 
 def whole(low: int, high: int = 2**63 - 1) -> Kind:
@@ -129,6 +127,14 @@ def _refusal(value: Any, words: str, source: str, expected: str, place: str) -> 
     if place:
         return ValueError(f"{source}: {place!r} is {in_words(value)}, expected {words}")
     return ValueError(f"{source} holds {in_words(value)}: expected {expected}, {words}")
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    """True for a tensor that is dense, not quantized, and has its values."""
+    if type(value).__name__ not in ("Tensor", "Parameter"):
+        return False
+    odd = value.is_meta or value.is_quantized or value.is_nested
+    return not odd and str(value.layout) == "torch.strided"
 
 
 def _is_number(value: Any) -> bool:
