@@ -161,6 +161,7 @@ class PruneConfig(
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        refuse_below(self, 0, "epochs")
         self.training_recipe(self.seed)  # refuses what is out of range, whatever else is asked
         if self.test_only:
             return
