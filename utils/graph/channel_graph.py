@@ -115,15 +115,22 @@ class ChannelGraph:
         return needed
 
     def kept(
-        self, masks: Masks, *, plain: Iterable[str] = (), unmasked: Tensor | None = None
+        self,
+        masks: Masks,
+        *,
+        plain: Iterable[str] = (),
+        unmasked: Tensor | None = None,
+        folded: Tensor | None = None,
     ) -> Tensor:
         """Return bool [num_labels]: the places that a smaller network must have.
 
         Those of alive and needed channels, and what cannot go without them: whole blocks of a
         grouped conv or group norm, places beside others in a sum, one zero of what has none left.
-        Layers in `plain` are not aligned.
+        Layers in `plain` are not aligned. Constants with the labels `folded` [K] need no place.
         """
         alive = self.alive(masks, unmasked=unmasked)
+        if folded is not None:
+            alive[folded] = False
         return self.respread(alive & self.needed(alive), (), plain=plain)
 
     def respread(

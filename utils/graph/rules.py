@@ -1,7 +1,7 @@
 """What each operation does to channels: one rule for each way of finding it out.
 
 Data movement is run on the labels themselves; elementwise functions are tried on a few numbers;
-layers read weights; what nobody knows is a barrier.
+layers read weights; what nobody knows is tried on some channels, and else is a barrier.
 """
 
 import os
@@ -25,6 +25,7 @@ from utils.graph.labels import (
 )
 from utils.graph.layers import layer
 from utils.graph.movements import movement, tidy
+from utils.graph.probing import probed
 from utils.graph.relations import CONSTANT, FIRST_CHANNEL, ZERO, Absent, Whole
 from utils.graph.sized import UNIFORM, sized
 from utils.graph.values import Value, live, tensors_in
@@ -128,7 +129,7 @@ def _rule(call: Call) -> Callable[[Call, list[Tensor]], list[Value] | None]:
         (("indexcopy",), _placed),
         (("glu",), _gated),
     )
-    return next((rule for table, rule in tables if name in table), lambda *_: None)
+    return next((rule for table, rule in tables if name in table), probed)
 
 
 def barrier(call: Call, found: list[Tensor]) -> list[Value]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.network import FORMS, Network
-from utils.removal.record import Removal, read_removal, removals_of
+from utils.removal.record import NO_LABELS, Removal, read_removal, removals_of
 from utils.removal.surgery import add_biases, remove_channels
 from utils.runs.atomic_write import write_tensors
 from utils.runs.checkpoint import fill_model, load_file, state_dict_of, weights_of
@@ -191,10 +191,10 @@ def _replayed(
 
 def _how(
     masks: Mapping[str, Tensor], removals: Iterator[Any], graph: ChannelGraph, path: str | Path
-) -> Removal | None:
-    """Return how the masked filters were removed, None if the file does not know."""
+) -> Removal:
+    """Return how the masked filters were removed, as ever if the file does not know."""
     data = next(removals, None) if masks else None
-    return None if data is None else read_removal(data, graph, path)
+    return Removal(folded=NO_LABELS) if data is None else read_removal(data, graph, path)
 
 
 def _masks(

@@ -13,29 +13,32 @@ from utils.graph.channel_graph import ChannelGraph
 ALIGN = ("compact", "zeros")
 WHOLE = 4  # the last of the ways to let an operation follow
 Places = dict[tuple[int, int], int]  # (run, operation) -> which way
+NO_LABELS = torch.empty(0, dtype=torch.long)
 _NAME = "_removals"  # the attribute of a removed network
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Removal:
     """How channels were removed.
 
     `align` is how those are left that do not line up, `ways` how operations were made to follow
     that do not by themselves. Of the parameters that the network's own code adds to channels, those
-    with labels `unmasked` [K] were not masked with them.
+    with labels `unmasked` [K] were not masked with them. The constants with labels `folded` [K]
+    went into the layers that read them; None says that this is still to be found out.
     """
 
     align: str = "compact"
     ways: Places = field(default_factory=dict)
-    unmasked: Tensor | None = None
+    unmasked: Tensor = NO_LABELS
+    folded: Tensor | None = None
 
     def data(self) -> dict[str, Any]:
         """Return it as a file holds it."""
-        none = torch.empty(0, dtype=torch.long)
         return {
             "align": self.align,
             "ways": torch.tensor([[*k, v] for k, v in self.ways.items()]).long().reshape(-1, 3),
-            "unmasked": none if self.unmasked is None else self.unmasked,
+            "unmasked": self.unmasked,
+            "folded": NO_LABELS if self.folded is None else self.folded,
         }
 
 
@@ -57,17 +60,17 @@ def read_removal(data: Any, graph: ChannelGraph, path: Any) -> Removal:
     """
     if not isinstance(data, Mapping) or data.get("align") not in ALIGN:
         raise ValueError(f"{path}: 'removals' do not say how filters were removed: {data!r:.80}")
-    ways, unmasked = data.get("ways"), data.get("unmasked")
-    if not _are_labels(ways, (-1, 3)) or not _are_labels(unmasked, (-1,)):
+    ways, labels = data.get("ways"), [data.get("unmasked"), data.get("folded", NO_LABELS)]
+    if not _are_labels(ways, (-1, 3)) or not all(_are_labels(each, (-1,)) for each in labels):
         raise ValueError(f"{path}: 'removals' hold {data!r:.80}: expected whole numbers")
-    fits = bool((unmasked < graph.num_labels).all()) and all(
+    fits = bool((torch.cat(labels) < graph.num_labels).all()) and all(
         run < len(graph.runs) and operation < len(graph.runs[run].operations) and way <= WHOLE
         for run, operation, way in ways.tolist()
     )
     if not fits:
         raise ValueError(f"{path}: 'removals' name operations that the network does not have")
     found = {(run, operation): way for run, operation, way in ways.tolist()}
-    return Removal(data["align"], found, unmasked)
+    return Removal(data["align"], found, *labels)
 
 
 def _are_labels(values: Any, shape: Sequence[int]) -> bool:

@@ -8,8 +8,9 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
-from utils.removal.record import removals_of
-from utils.removal.surgery import remove_channels
+from utils.removal.folding import folds
+from utils.removal.record import NO_LABELS, Removal, removals_of
+from utils.removal.surgery import masked_copy, places, smaller
 
 
 @torch.no_grad()
@@ -24,11 +25,17 @@ def restore_weights(
     numbered = copy.deepcopy(dense).double()  # each value of it becomes its own place, from 1
     for tensor in numbered.state_dict().values():
         tensor.copy_(torch.arange(1, tensor.numel() + 1).view_as(tensor))
-    how = next(reversed(removals_of(removed)), None)
-    places = remove_channels(numbered, graph, masks, how=how, check=False).state_dict()
+    how = next(reversed(removals_of(removed)), Removal(folded=NO_LABELS)) if masks else Removal()
+    keep = places(graph, masks, how)
+    numbers = smaller(masked_copy(numbered, graph, masks, how), graph, keep).state_dict()
     weights = removed.state_dict()
     stays = dense.state_dict()
     for name in weights.keys() & stays.keys():  # gathers are new, heads of training alone are gone
-        place = places[name].flatten().long() - 1
+        place = numbers[name].flatten().long() - 1
         stood = place >= 0  # a masked value that could not be removed was zeroed, its number too
         stays[name].view(-1)[place[stood]] = weights[name].flatten()[stood]
+    if how.folded is not None:
+        masked = masked_copy(dense, graph, masks, how)
+        for name, amount in folds(masked, graph, keep, how.folded).items():
+            rows = keep[graph.parameters[name][0]]
+            stays[name][rows] -= amount[rows].to(stays[name])

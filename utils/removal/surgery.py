@@ -6,9 +6,8 @@ cannot follow, places are kept, as zeros. Before it is returned, the smaller net
 against the masked one.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 
 import torch
 import torch.nn as nn
@@ -18,10 +17,11 @@ from utils.graph.aligned import align, align_norm, index_of, is_aligned, places_
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.relations import Filters, Norm
 from utils.removal.copies import copied
+from utils.removal.folding import add_folds, foldable, folds
 from utils.removal.following import Misfit, kept_to_follow, misfit
-from utils.removal.law import Difference, first_difference
+from utils.removal.law import first_difference
 from utils.removal.masks import ChannelMasks
-from utils.removal.record import ALIGN, Places, Removal, note_removal
+from utils.removal.record import ALIGN, NO_LABELS, Removal, note_removal
 
 _TRIES = 200  # each keeps more places, so that some try fits
 
@@ -82,23 +82,26 @@ def remove_channels(
             f"removal cannot be proven in train mode, where {graph.trains_not}; "
             "expected an example that it trains on, or check=False"
         )
-    masked = copied(model)
-    ChannelMasks(masked, graph, masks, unmasked=how.unmasked).apply()
-    kept = partial(graph.kept, masks, unmasked=how.unmasked)
-    ways = dict(how.ways)
-    difference: Difference | None = None
+    masked = masked_copy(model, graph, masks, how)
+    if how.folded is None:
+        alive = graph.alive(masks, unmasked=how.unmasked)
+        how = replace(how, folded=foldable(masked, graph, alive))
+    how, difference = replace(how, ways=dict(how.ways)), None
     for _ in range(_TRIES):
-        keep = _kept(graph, kept, ways, how.align)
-        slim = _smaller(masked, graph, keep)
+        keep = places(graph, masks, how)
+        slim = smaller(masked, graph, keep)
+        add_folds(slim, graph, folds(masked, graph, keep, how.folded), keep)
         found: Misfit | None = misfit(slim, graph, keep)
         if found is None and check:
             difference = first_difference(masked, slim, graph)
             found = difference and difference.misfit(graph)
         if found is None:
             if masks:
-                note_removal(slim, replace(how, ways=ways))
+                note_removal(slim, how)
             return slim
-        if not found.raised(ways, graph):
+        if difference is not None and len(how.folded):
+            how = replace(how, folded=NO_LABELS)
+        elif not found.raised(how.ways, graph):
             break
     if difference is not None:
         raise ValueError(
@@ -107,12 +110,21 @@ def remove_channels(
     raise ValueError(f"the network's code does not follow the channels that are left: {found}")
 
 
-def _kept(graph: ChannelGraph, kept: Callable[..., Tensor], ways: Places, align: str) -> Tensor:
-    """Return the places that stay, so that the operations in `ways` can follow."""
-    plain = tuple(graph.alignable) if align == "zeros" else ()
-    keep = kept(plain=plain)
+def masked_copy(
+    model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor], how: Removal
+) -> nn.Module:
+    """Return a copy of the model with zeros for the masked filters."""
+    masked = copied(model)
+    ChannelMasks(masked, graph, masks, unmasked=how.unmasked).apply()
+    return masked
+
+
+def places(graph: ChannelGraph, masks: Mapping[str, Tensor], how: Removal) -> Tensor:
+    """Return bool [num_labels]: the places that stay, so that the operations can follow."""
+    plain = tuple(graph.alignable) if how.align == "zeros" else ()
+    keep = graph.kept(masks, plain=plain, unmasked=how.unmasked, folded=how.folded)
     while True:
-        more = kept_to_follow(graph, keep, ways)
+        more = kept_to_follow(graph, keep, how.ways)
         more = [labels for labels in more if not keep[labels].all()]
         if not more:
             return keep
@@ -130,8 +142,8 @@ def add_biases(model: nn.Module, layers: Iterable[str]) -> list[str]:
     return bare
 
 
-def _smaller(masked: nn.Module, graph: ChannelGraph, keep: Tensor) -> nn.Module:
-    """Return a copy of the masked network with the places in `keep` alone."""
+def smaller(masked: nn.Module, graph: ChannelGraph, keep: Tensor) -> nn.Module:
+    """Return a copy of a masked network with the places in `keep` alone."""
     slim = copied(masked)
     tensors = {**dict(slim.named_parameters()), **dict(slim.named_buffers())}
     changed: dict[int, dict[int, int]] = {}

@@ -36,7 +36,7 @@ from utils.removal.constant_channels import (
     why_unfoldable,
 )
 from utils.removal.copies import copied
-from utils.removal.record import Removal
+from utils.removal.record import NO_LABELS, Removal
 from utils.removal.surgery import add_biases, remove_channels
 from utils.removal.zero_proof import prove
 
@@ -95,7 +95,7 @@ def remove_zero_filters(model: nn.Module, example: Any, *, check: bool = True) -
     added = _fold(model, graph, decision)
     stays = tuple(_staying(graph, decision))
     grown = trace_channels(model, example) if added else graph  # the biases are parameters, too
-    how = Removal(unmasked=_shifts(grown, model))
+    how = Removal(unmasked=_shifts(grown, model), folded=NO_LABELS)
     slim = remove_channels(model, grown, decision.masks, how=how, check=False)
     otherwise = "it was not checked"
     if check:

@@ -1,0 +1,64 @@
+"""An operation that nobody knows is followed where trying shows that it takes channels singly."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn as nn
+
+from tests.networks import randomized
+from utils.graph.channel_graph import trace_channels
+from utils.graph.groups import channel_groups, describe
+from utils.removal.masks import ChannelMasks
+from utils.removal.surgery import remove_filters
+
+IMAGE = torch.zeros(1, 3, 8, 8)
+IMAGES = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+MASKS = {"first": torch.tensor([True, False, True, True, False, True])}
+
+
+class Between(nn.Module):
+    """Two convs with an operation between them."""
+
+    def __init__(self, operation):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 1)
+        self.operation = operation
+
+    def forward(self, x):
+        return self.second(self.operation(self.first(x))).mean((2, 3))
+
+
+SINGLY = {
+    "zero stays": lambda x: torch.special.i1(x),
+    "zero becomes one": lambda x: torch.special.i0e(x),
+    "mixes places": lambda x: torch.fft.fft2(x).real,
+    "fewer places": lambda x: torch.fft.rfft(x).real,
+    "by keyword": lambda x: torch.special.bessel_j1(input=x),
+}
+MIXING = {
+    "a transform over channels": lambda x: torch.fft.fft(x, dim=1).real,
+    "a norm over channels": lambda x: torch.renorm(x, 2, 0, 1.0),
+    "the number of channels": lambda x: torch.fft.fftshift(x, dim=1),
+    "at random": lambda x: torch.poisson(x.abs()),
+}
+
+
+@pytest.mark.parametrize("name", SINGLY)
+def test_an_operation_on_single_channels_is_followed(name):
+    model = randomized(Between(SINGLY[name]), seed=0).eval()
+    graph = trace_channels(model, IMAGE)
+    assert "first" not in graph.protected()
+    masked = copy.deepcopy(model)
+    ChannelMasks(masked, graph, MASKS).apply()
+    removed = remove_filters(model, graph, MASKS)
+    torch.testing.assert_close(removed(IMAGES), masked(IMAGES), rtol=1e-9, atol=1e-9)
+    assert removed.second.in_channels == 4
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_an_operation_on_several_channels_keeps_them_whole_and_is_told(name):
+    graph = trace_channels(randomized(Between(MIXING[name]), seed=0), IMAGE)
+    assert graph.protected() == {"first", "second"}
+    told = describe(channel_groups(graph, across_sums=True))
+    assert "first: 6 channels; protected: is read by what is not followed" in told
