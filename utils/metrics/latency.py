@@ -32,6 +32,11 @@ class Latency:
     runtime: str = "eager"
 
     @property
+    def spread(self) -> float:
+        """How many times as long the slow passes take as the quick ones: p90 by p10."""
+        return self.p90_ms / self.p10_ms if self.p10_ms else 1.0
+
+    @property
     def images_per_second(self) -> float:
         """Throughput at the median: images of a batch by its time."""
         return 1000 * self.batch_size / self.median_ms

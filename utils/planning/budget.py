@@ -18,7 +18,7 @@ from utils.paper.rates import read_rates
 from utils.planning.budget_scan import dense_losses, scan_folder_for
 from utils.planning.rate_levels import RateLevels, rate_levels
 from utils.planning.scanning import ScanPlan
-from utils.planning.time_target import TIME_TOLERANCE, Timing, land_in_time, time_model
+from utils.planning.time_target import BUSY, TIME_TOLERANCE, Timing, land_in_time, time_model
 from utils.pruning.allocation import (
     global_steps,
     losses,
@@ -163,6 +163,8 @@ def budget_line(budget: Mapping[str, Any]) -> str:
         got = f"target: {budget['target']:.1%} {whole}; left: {budget['left']:.2%}"
     if not budget["within_tolerance"]:
         got += f", the nearest that was found, not within {tolerance:.0%} of the target"
+    if budget.get("spread", 1.0) > BUSY:
+        got += f", on a busy machine (slow passes took {budget['spread']:.1f} times the quick ones)"
     how = budget["allocation"] + (f", scan {budget['scan']}" if budget["scan"] else "")
     if "latency" in budget:
         dense, pruned = (budget["latency"][name] for name in ("dense", "pruned"))
@@ -215,10 +217,16 @@ def _by_time(
         share, unit = share / facts["whole_ms"], facts["whole_ms"]
     proposed = _proposals(config, network, scan, model)
     levels, found = land_in_time(
-        dense, timing, proposed=proposed, masks=network.masks, target=share
+        dense,
+        timing,
+        proposed=proposed,
+        predicted=model.share,
+        masks=network.masks,
+        target=share,
     )
-    least = min(one["measured"] for one in found["rounds"])  # the least there is, if none is near
-    _check_reachable(config, unit * least, TIME_TOLERANCE)
+    if found["spread"] <= BUSY:  # else nobody knows what is in reach
+        least = min(one["measured"] for one in found["rounds"])
+        _check_reachable(config, unit * least, TIME_TOLERANCE)
     found["left"] *= unit
     return levels, {**facts, **found, "runtime": config.runtime}
 
