@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import json
 import os
 import random
 import re
@@ -29,7 +30,7 @@ from PIL import Image
 import main
 import rank_generation
 from models.registry import build_model
-from tests import spoils
+from tests import own_networks, spoils
 from tests.command_lines import QUICK, files_in
 from tests.spoils import Spoil
 
@@ -43,6 +44,8 @@ TUNED = [*NETWORK, "--epochs", "1", "--train_batch_size", "8"]
 RATIO = ["--ratio", "0.3"]
 RANKED = [*RATIO, "--rank_conv", "ranks"]
 L1 = ["--criterion", "l1"]
+STEPS = ["--schedule", "iterative", "--steps", "2"]
+PHOTOS = ["--dataset", "imagenet", "--data_dir", "photos", "--workers", "0"]
 LINES = {  # what is called, door first
     "evaluate": ["main.py", "evaluate", *NETWORK, "--repeats", "1"],
     "ranks": ["rank_generation.py", *NETWORK, "--num_images", "4", "--output", "new"],
@@ -51,8 +54,13 @@ LINES = {  # what is called, door first
     "masked": ["main.py", "prune", *NETWORK, *RATIO, *L1, "--dry_run"]
     + ["--start_cov", "1", "--resume_mask", "mask"],
     "oneshot": ["main.py", "prune", *TUNED, *RANKED, "--job_dir", "oneshot"],
-    "iterative": ["main.py", "prune", *TUNED, *RANKED, "--job_dir", "iterative"]
-    + ["--schedule", "iterative", "--steps", "2"],
+    "iterative": ["main.py", "prune", *TUNED, *RANKED, *STEPS, "--job_dir", "iterative"],
+    "weights": ["main.py", "prune", *TUNED, "--granularity", "weight", "--sparsity", "0.5", *STEPS]
+    + ["--job_dir", "weights"],
+    "zeros": ["main.py", "prune", *NETWORK, "--remove_zeros", "--job_dir", "zeros"],
+    "rates": ["main.py", "prune", *NETWORK, *L1, "--rates", "rates.json", "--dry_run"],
+    "in time": ["main.py", "prune", *NETWORK, *L1, "--target_latency", "0.9", "--dry_run"]
+    + ["--latency_threads", "1"],
     "budget": ["main.py", "prune", *NETWORK, *L1, "--target_macs", "0.7", "--epochs", "0"]
     + ["--job_dir", "budget"],
     "scan": ["main.py", "scan", *NETWORK, *L1, "--rates", "0.3", "--num_images", "2"]
@@ -61,12 +69,17 @@ LINES = {  # what is called, door first
     + ["--allocation", "sensitivity", "--scan", "scan"],
     "train": ["main.py", "train", *DATA, "--epochs", "1", "--train_batch_size", "8"]
     + ["--job_dir", "baseline"],
+    "pruned": ["main.py", "evaluate", *DATA, "--resume", "finished/pruned.pt", "--repeats", "1"],
+    "photos": ["main.py", "evaluate", *NETWORK, *PHOTOS, "--repeats", "1"],
+    "own": ["main.py", "layers", "--arch", "net.py:build", "--image_size", "32"],
     "compare": ["main.py", "compare", "--arch", "resnet_56", "--job_dir", "finished"],
     "export": ["main.py", "export", *NETWORK, "--format", "pt2"],
 }
-MADE = ("oneshot", "iterative", "budget", "scan", "train")  # the runs of the folder
+MADE = ("oneshot", "iterative", "weights", "budget", "scan", "train")  # the runs of the folder
 _LAST = ("stage", "epoch", "finished", "under_way", "seconds", "log_lines", "records", "optimizer")
 _RUN = ("config.json", spoils.json_spoils())
+_PRUNED = ("format", "arch", "num_classes", "form", "kept", "state_dict", "provenance")
+_TABLE = "result/latency/eager_cpu_1_1.json"
 FILES: dict[str, list[tuple[str, dict[str, Spoil]]]] = {  # of each line, what it reads
     "evaluate": [("net.pt", spoils.TENSORS), ("images/test/a/0.png", spoils.IMAGES)],
     "ranks": [("net.pt", spoils.TENSORS), ("images/train/a/0.png", spoils.IMAGES)],
@@ -87,6 +100,20 @@ FILES: dict[str, list[tuple[str, dict[str, Spoil]]]] = {  # of each line, what i
         )
     ],
     "iterative": [("iterative/checkpoints/steps.pt", spoils.field_spoils("step", "plan"))],
+    "weights": [
+        ("weights/checkpoints/steps.pt", spoils.field_spoils("step", "masks", "done")),
+        ("weights/checkpoints/last.pt", spoils.field_spoils(*_LAST)),
+        (f"weights/{_RUN[0]}", _RUN[1]),
+    ],
+    "zeros": [("net.pt", spoils.TENSORS)],
+    "rates": [("rates.json", spoils.json_spoils())],
+    "in time": [(_TABLE, spoils.json_spoils("block", "cells"))],
+    "pruned": [
+        ("finished/pruned.pt", spoils.TENSORS),
+        ("finished/pruned.pt", spoils.field_spoils(*_PRUNED)),
+    ],
+    "photos": [("photos/val/a/0.png", spoils.IMAGES)],
+    "own": [("net.py", spoils.CODE)],
     "budget": [("budget/budget.json", spoils.json_spoils("of", "target", "left", "compress_rate"))],
     "scan": [("scan/log.jsonl", spoils.line_spoils()), (f"scan/{_RUN[0]}", _RUN[1])],
     "by scan": [
@@ -97,7 +124,8 @@ FILES: dict[str, list[tuple[str, dict[str, Spoil]]]] = {  # of each line, what i
     "train": [("baseline/checkpoints/last.pt", spoils.field_spoils(*_LAST))],
     "compare": [("finished/summary.json", spoils.json_spoils("physical", "accuracy", "options"))],
 }
-_OPTIONS_OF = ("evaluate", "ranks", "plan l1", "oneshot", "scan", "train", "compare", "export")
+_OPTIONS_OF = ("evaluate", "ranks", "plan l1", "oneshot", "weights", "zeros", "rates", "scan")
+_OPTIONS_OF += ("train", "compare", "export")
 
 
 class Hung(BaseException):
@@ -115,7 +143,7 @@ class Case:
 
 
 def prepare(folder: Path) -> None:
-    """Make a folder with images, a network of fresh weights, its ranks, a mask file and runs.
+    """Make a folder with images, a network of fresh weights, its ranks and other files, and runs.
 
     Of some the summary is missing, as if they had been stopped at the very end.
     """
@@ -129,13 +157,20 @@ def prepare(folder: Path) -> None:
     torch.manual_seed(0)
     torch.save({"state_dict": build_model("resnet_8", 2).state_dict()}, folder / "net.pt")
     torch.save({0: torch.ones(16, 1, 1, 1)}, folder / "mask", _use_new_zipfile_serialization=False)
+    for split, name in {"train": "train", "test": "val"}.items():
+        shutil.copytree(folder / "images" / split, folder / "photos" / name)
+    (folder / "rates.json").write_text('{"layer1.0.conv1": 0.3, "layer2.*": 0.5}')
+    (folder / "net.py").write_text(own_networks.NET)
+    table = {"measured_on": {}, "block": 8, "uneven": 1.0, "cells": {"conv": 0.1}}
+    (folder / _TABLE).parent.mkdir(parents=True)
+    (folder / _TABLE).write_text(json.dumps(table))
     with _inside(folder):
         ranking = [*LINES["ranks"][:-1], "ranks"]
         for words in (ranking, *(LINES[name] for name in MADE)):
             code, err = _called(words)
             assert code == 0, err
     shutil.copytree(folder / "oneshot", folder / "finished")
-    for name in ("oneshot", "iterative", "budget"):  # what is finished is not taken up
+    for name in ("oneshot", "iterative", "weights", "budget"):  # what is finished is not taken up
         (folder / name / "summary.json").unlink()
 
 

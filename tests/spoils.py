@@ -75,6 +75,11 @@ ANY_FILE: dict[str, Spoil] = {
 }
 
 
+CODE: dict[str, Spoil] = {  # a part of a program may still run
+    name: spoil for name, spoil in ANY_FILE.items() if name not in ("truncated", "garbled")
+}
+
+
 def _leaf(content: Any, chance: random.Random, wanted: Callable[[str], bool]) -> tuple[Any, Any]:
     """Return a container in `content` and a name of its, one that is wanted."""
     found = []
