@@ -138,6 +138,16 @@ def test_layers_shows_the_network_as_the_graph_sees_it(own, call):
     assert "stays whole: reaches the output" in text
 
 
+def test_layers_says_what_stops_at_an_operation_that_nobody_knows(own, call):
+    words = [*own[: own.index("--arch")], "--arch", "my_net.py:Mixed"]
+    rows = {row["layer"]: row for row in call("main.py", "layers", *words).json["layers"]}
+    assert [name for name, row in rows.items() if row["stopped"]] == ["second"]
+    text = call("main.py", "layers", *(word for word in words if word != "--json")).out
+    assert "stays whole: is read by what nobody knows" in text
+    share = rows["first"]["share_of_macs"]
+    assert f"The layers that can still shrink have {share:.0%} of the MACs." in text
+
+
 @pytest.mark.parametrize(
     ("arch", "message"),
     [

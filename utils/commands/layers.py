@@ -81,6 +81,7 @@ def _ties(layer: str, groups: tuple[ChannelGroup, ...]) -> dict[str, Any]:
     tied = dict.fromkeys(x for group in mine for x in group.layers if x != layer)
     return {
         "protected": any(group.protected for group in mine),
+        "stopped": any(group.stopped for group in mine),
         "tied_with": list(tied),
         "read_whole_by": list(dict.fromkeys(x for group in mine for x in group.read_whole_by)),
     }

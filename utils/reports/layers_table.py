@@ -31,10 +31,11 @@ def layers_text(result: Mapping[str, Any]) -> str:
         table(names, rows),
     ]
     if result["barriers"]:
+        free = sum(row["share_of_macs"] for row in result["layers"] if not row["protected"])
         lines.append(
             "Operations that nobody knows, so that what enters them stays whole: "
-            + ", ".join(result["barriers"])
-            + "."
+            f"{', '.join(result['barriers'])}. The layers that can still shrink have {free:.0%} of "
+            "the MACs."
         )
     return "\n\n".join(lines) + "\n"
 
@@ -42,7 +43,8 @@ def layers_text(result: Mapping[str, Any]) -> str:
 def _remarks(row: Mapping[str, Any]) -> str:
     """Return why a layer is not pruned, what it is tied with, and why it has no rank."""
     if row["protected"]:
-        return "stays whole: reaches the output" + _whole(row)
+        why = "is read by what nobody knows" if row["stopped"] else "reaches the output"
+        return f"stays whole: {why}{_whole(row)}"
     if row["rate"] is None:
         return "stays whole: not among the official rates"
     parts = []
