@@ -21,12 +21,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch.nn as nn
+from typing import TYPE_CHECKING, Any
 
 from models.imports import importable, module_of_file
 from models.registry import ARCHITECTURES, architecture
+
+if TYPE_CHECKING:  # an unknown name is refused before torch is imported, which takes seconds
+    import torch.nn as nn
 
 LIBRARIES = ("torchvision", "timm")
 TRAINED = ("weights", "pretrained")  # arguments of the libraries' networks that bring weights
@@ -47,7 +48,7 @@ class NetworkSpec:
     input_size: tuple[int, int, int] | None = None
     _make: Callable[..., Any] = field(default=lambda: None, repr=False)
 
-    def build(self, num_classes: int | None = None) -> nn.Module:
+    def build(self, num_classes: int | None = None) -> "nn.Module":
         """Build the network, with fresh weights where its maker draws them.
 
         `num_classes` is passed if the callable takes it; None leaves it to the callable.
@@ -55,6 +56,8 @@ class NetworkSpec:
         Raises:
             ValueError: the callable refuses its arguments, fails, or returns no module.
         """
+        import torch.nn as nn
+
         given = dict(self.arguments)
         if num_classes is not None:
             given.setdefault("num_classes", num_classes)
@@ -149,7 +152,7 @@ def _registered(name: str, arguments: dict[str, Any]) -> NetworkSpec:
         )
     found = architecture(name)
 
-    def make(num_classes: int = found.num_classes) -> nn.Module:
+    def make(num_classes: int = found.num_classes) -> "nn.Module":
         return found.build(num_classes)
 
     size = (_CHANNELS, found.image_size, found.image_size)
@@ -193,6 +196,8 @@ def _of_timm(spec: str, _: str, name: str) -> tuple[Callable[..., Any], dict[str
 
 
 def _of_user(spec: str, source: str, name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    import torch.nn as nn
+
     try:
         with importable(_folder_of(spec)):
             module = module_of_file(source) if _is_file(source) else importlib.import_module(source)
@@ -232,6 +237,8 @@ def _folder_of(spec: str) -> Path | None:
 
 def _builders(module: Any) -> list[str]:
     """Return the module's own functions, classes and networks, public ones."""
+    import torch.nn as nn
+
     return [
         name
         for name, value in vars(module).items()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.reference import REFERENCE, needs_reference, reference
-from utils.commands.compare import CompareConfig, compare_command
+from utils.commands.compare import compare_command
+from utils.options.compare_options import CompareConfig
 from utils.paper.compare import EXACT, NEEDS_RANKS, NO_RATES
 from utils.paper.pages import read_block
 from utils.paper.tables import published_rows

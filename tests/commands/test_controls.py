@@ -17,10 +17,10 @@ from tests.command_lines import files_in, quicken
 from utils.metrics.accuracy import Accuracy
 from utils.options.controls_options import EXPERIMENTS, ControlsConfig
 from utils.paper.pages import read_block
-from utils.pruning.criteria import CRITERIA
 from utils.reports.controls_figures import bars, draw_controls
 from utils.reports.controls_summary import controls_summary, csv_rows, excludes_zero
 from utils.reports.controls_table import controls_markdown, stored_summaries, stored_text
+from utils.runs.choices import CRITERIA
 
 GRID = ["--criteria", "rank,random", "--rates", "0.5", "--epochs", "1", "--num_images", "20"]
 GRID += ["--train_batch_size", "16", "--lr", "0.05", "--job_dir", "grid"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.command_lines import ROOT
-from utils.commands.door import always, run
+from utils.commands.door import run
 from utils.runs.options import option
 from utils.runs.stop_signals import Stopped
 
@@ -19,11 +19,20 @@ class Config:
     eval_batch_size: int = option(1, "images")
 
 
+PROGRAM = """import sys, {door} as door
+try:
+    code = door.main({words})
+except SystemExit as stop:
+    code = stop.code
+assert "torch" not in sys.modules
+sys.exit(code)"""
 SMALLER, ANOTHER = "expected a smaller --eval_batch_size", "expected another path or file"
 
 
 def opened(command, *words: str) -> int:
-    pick = always(command, lambda result: f"it is {result['it']}")
+    def pick(config):
+        return command, lambda result: f"it is {result['it']}"
+
     return run(Config, pick, words, prog="p", description="")
 
 
@@ -75,14 +84,36 @@ def test_our_own_bugs_keep_their_traceback():
         opened(failing(RuntimeError("bug")))
 
 
-@pytest.mark.parametrize("door", ["main.py", "rank_generation.py"])
-def test_an_interrupt_amid_the_imports_is_one_sentence(door, tmp_path):
-    """The door imports this numpy first of what is slow, which waits to be interrupted."""
+@pytest.mark.parametrize("words", [["main.py", "layers"], ["rank_generation.py"]])
+def test_an_interrupt_amid_the_imports_is_one_sentence(words, tmp_path):
+    """A command imports this numpy first of what is slow, which waits to be interrupted."""
     (tmp_path / "numpy").mkdir()
     waiting = "import signal; signal.raise_signal(signal.SIGINT)"
     (tmp_path / "numpy" / "__init__.py").write_text(waiting)
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "ignore"}
-    words = [sys.executable, str(ROOT / door)]
-    ended = subprocess.run(words, env=environment, capture_output=True, text=True)
+    door, *rest = words
+    line = [sys.executable, str(ROOT / door), *rest, "--arch", "resnet_8"]
+    ended = subprocess.run(line, env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (130, "")
-    assert ended.stderr == f"\n{door}: stopped by SIGINT\n"
+    assert ended.stderr == f"{' '.join(words)}: stopped by SIGINT: nothing was written\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["main.py"], 0, "usage: main.py [COMMAND] [options]"),
+        (["main.py", "prun"], 2, "did you mean 'prune'?"),
+        (["main.py", "prune", "--help"], 0, "--compress_rate"),
+        (["main.py", "compare", "--experiment", "controls", "--help"], 0, "--criteria"),
+        (["main.py", "evaluate", "--reusme", "x"], 2, "did you mean '--resume'?"),
+        (["main.py", "export", "--format", "ptx"], 2, "choose from"),
+        (["rank_generation.py", "--num_image", "5"], 2, "did you mean '--num_images'?"),
+    ],
+)
+def test_the_parser_answers_before_torch_is_imported(words, code, said):
+    """Its import takes seconds: the answer to a typo does not wait for them."""
+    door, *rest = words
+    line = [sys.executable, "-c", PROGRAM.format(door=door.removesuffix(".py"), words=rest)]
+    ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == code, ended.stderr
+    assert said in ended.stdout + ended.stderr

@@ -13,7 +13,7 @@ import torch
 
 from tests.command_lines import files_in
 from tests.networks import random_masks
-from utils.data.images import NORMALIZATIONS
+from utils.data.normalization import NORMALIZATIONS
 from utils.metrics import export_check
 from utils.options.networks import load_network
 from utils.removal.network_file import write_network

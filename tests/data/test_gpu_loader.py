@@ -5,7 +5,8 @@ import torch
 from torchvision.transforms import functional as one_at_a_time
 
 from utils.data.gpu_loader import batches, normalize, num_batches
-from utils.data.images import NORMALIZATIONS, ImageSet
+from utils.data.images import ImageSet
+from utils.data.normalization import NORMALIZATIONS
 
 
 def fingerprints(epoch):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from utils.data.gpu_loader import batches
-from utils.data.image_stream import ImageStream, default_workers
+from utils.data.image_stream import ImageStream
 from utils.data.images import ImageSet, split_validation
+from utils.data.load import default_workers
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from utils.data.images import (
-    NORMALIZATIONS,
     ImageSet,
     check_enough,
     draw_images,
     split_validation,
 )
+from utils.data.normalization import NORMALIZATIONS
 
 
 def test_a_subset_has_the_images_asked_for_in_that_order(make_set):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from utils.data.images import NORMALIZATIONS
-from utils.data.load import DATASETS, default_normalization, load_dataset
+from utils.data.load import DATASETS, load_dataset
+from utils.data.normalization import NORMALIZATIONS, default_normalization
 from utils.data.synthetic import make_shapes
 
 
@@ -20,7 +20,7 @@ def test_a_folder_takes_any_size(tmp_path, write_image):
 
 
 def test_cifar10_is_looked_for_in_the_folder(monkeypatch):
-    monkeypatch.setattr("utils.data.load.load_cifar10", lambda data_dir: ("found", data_dir))
+    monkeypatch.setattr("utils.data.cifar10.load_cifar10", lambda data_dir: ("found", data_dir))
     assert load_dataset("cifar10", "here", image_size=32) == ("found", "here")
 
 

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from tests.several_processes import side_by_side, values_of
 from utils.runs import processes
 from utils.runs.atomic_write import write_text
+from utils.training.synchronised_norms import differentiable_sum
 
 BATCHES = [slice(0, 5), slice(5, 10), slice(10, 11)]
 
@@ -33,7 +34,7 @@ def everything_once() -> dict:
     index = processes.process_index()
     large = torch.tensor([2**60 + index, -index])
     weight = torch.tensor([1.0 + index], requires_grad=True)
-    (processes.differentiable_sum(weight).square().sum() * (index + 1)).backward()
+    (differentiable_sum(weight).square().sum() * (index + 1)).backward()
     return {
         "summed": processes.summed(large).tolist(),
         "kept": large.tolist(),

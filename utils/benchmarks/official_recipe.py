@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from utils.data.augmentation import PADDING
-from utils.data.images import NORMALIZATIONS, ImageSet
+from utils.data.images import ImageSet
+from utils.data.normalization import NORMALIZATIONS
 from utils.graph.channel_graph import ChannelGraph
 from utils.metrics.accuracy import Accuracy
 from utils.removal.masks import ChannelMasks

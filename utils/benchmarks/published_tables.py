@@ -7,7 +7,8 @@ rank files of each network in a folder of its own.
 import sys
 from pathlib import Path
 
-from utils.commands.compare import CompareConfig, compare_command
+from utils.commands.compare import compare_command
+from utils.options.compare_options import CompareConfig
 from utils.paper.pages import write_block
 from utils.reports.compare_table import compare_text
 

@@ -1,12 +1,11 @@
 """`main.py compare`: the published tables beside what is counted here, and beside finished runs."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import counts, physical_cost
-from utils.options.data_options import arch_name
+from utils.options.compare_options import CompareConfig
 from utils.options.networks import draw_network, outline
 from utils.paper.compare import NEEDS_RANKS, compare_row, row_without_rates
 from utils.paper.measured_runs import read_summary
@@ -14,40 +13,8 @@ from utils.paper.rates import CompressRates, read_rates
 from utils.paper.tables import PaperRow, published_rows
 from utils.planning.counting import beside_paper, published_counts, slim_counts
 from utils.planning.plan import make_plan
-from utils.reports.compare_figures import FigureOptions, write_comparison
+from utils.reports.compare_figures import write_comparison
 from utils.runs.job_folder import JobFolder
-from utils.runs.options import option
-
-
-@dataclass(frozen=True)
-class CompareConfig(FigureOptions):
-    """Options of `main.py compare`."""
-
-    arch: str | None = option(
-        None, "only this network's rows", metavar="ARCH", type=arch_name, group="comparison"
-    )
-    rank_conv: Path = option(
-        Path("rank_conv"),
-        "folder that holds the rank files of each network in ARCH/",
-        flags=("--rank_conv_prefix",),
-        metavar="FOLDER",
-        group="comparison",
-    )
-    job_dir: tuple[Path, ...] = option(
-        (),
-        "folders of finished runs of `prune`, separated by commas",
-        metavar="FOLDER,...",
-        group="comparison",
-    )
-    json: bool = option(False, "print one JSON object instead of tables", group="comparison")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        known = dict.fromkeys(row.arch for row in published_rows())
-        if self.arch is not None and self.arch not in known:
-            raise ValueError(
-                f"nothing was published for arch {self.arch!r}: expected one of {', '.join(known)}"
-            )
 
 
 def compare_command(config: CompareConfig) -> dict[str, Any]:

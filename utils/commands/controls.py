@@ -15,7 +15,6 @@ from utils.options.networks import RESULTS, checkpoint_of, outline_of
 from utils.options.prune_options import PruneConfig
 from utils.options.rank_options import RankConfig
 from utils.paper.measured_runs import read_summary
-from utils.pruning.criteria import RANK_CRITERIA
 from utils.rank.rank_files import read_manifest
 from utils.reports.controls_figures import draw_controls
 from utils.reports.controls_summary import cell_of, controls_summary, csv_rows
@@ -23,6 +22,7 @@ from utils.reports.controls_table import controls_markdown
 from utils.runs import processes
 from utils.runs.atomic_write import write_csv, write_json, write_text
 from utils.runs.checkpoint import sha256_of
+from utils.runs.choices import RANK_CRITERIA
 from utils.runs.environment import environment
 from utils.runs.job_folder import JobFolder, named_by, open_job
 from utils.runs.notes import note

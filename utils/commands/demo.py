@@ -1,7 +1,7 @@
 """`main.py demo`: the whole job on the synthetic dataset `shapes`, with nothing to download."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from PIL import Image
 from utils.commands.prune import prune_command
 from utils.commands.ranks import ranks_command
 from utils.commands.train import train_command
-from utils.options.data_options import DeviceOptions
+from utils.options.demo_options import DemoConfig
 from utils.options.images import open_images
 from utils.options.networks import open_prunable, outline
 from utils.options.prune_options import PruneConfig
@@ -24,25 +24,9 @@ from utils.reports.board import map_grids
 from utils.runs.atomic_write import atomic_open
 from utils.runs.job_folder import JobFolder
 from utils.runs.notes import note
-from utils.runs.options import option
 from utils.runs.stop_signals import stops_leaving
 
 ARCH = "resnet_8"
-
-
-@dataclass(frozen=True)
-class DemoConfig(DeviceOptions):
-    """Options of `main.py demo`."""
-
-    job_dir: Path = option(Path("result/demo"), "folder of the demo's runs", group="run")
-    compress_rate: str = option(
-        "",
-        "share of the filters to remove (default: 0.35 of each layer, which halves the MACs)",
-        group="run",
-    )
-    baseline_epochs: int = option(8, "epochs of the baseline", group="run")
-    epochs: int = option(4, "epochs of fine-tuning", group="run")
-    num_images: int = option(500, "images to rank on", group="run")
 
 
 def demo_command(config: DemoConfig) -> dict[str, Any]:

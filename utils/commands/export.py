@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.data.gpu_loader import normalize
-from utils.data.images import mean_and_deviation
+from utils.data.normalization import mean_and_deviation
 from utils.graph.network import Network
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.export_check import check_file, logits_of

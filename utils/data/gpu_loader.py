@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from utils.data.images import ImageSource, mean_and_deviation
+from utils.data.images import ImageSource
+from utils.data.normalization import mean_and_deviation
 
 # the batches of an epoch, slices of its order -> those of them, or parts of them, to yield
 Select = Callable[[Sequence[slice]], Sequence[slice]]

@@ -1,6 +1,5 @@
 """Images that stay in their files and are read batch by batch, by worker processes."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +9,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from utils.data.images import ImageSource
-
-_MOST_WORKERS = 16  # by default; each holds batches of its own
 
 # (path, seed of the random crop, or None for a plain image) -> pixels, uint8 [3, H, W]
 Read = Callable[[str, int | None], Tensor]
@@ -65,13 +62,6 @@ class ImageStream(ImageSource):
             if isinstance(found, ValueError):
                 raise found
             yield found.to(device, non_blocking=True)
-
-
-def default_workers() -> int:
-    """Return the number of CPU cores that this process may use, 16 at most."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
-    return min(os.cpu_count() or 1, _MOST_WORKERS)
 
 
 class _BatchReader:

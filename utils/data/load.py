@@ -1,22 +1,41 @@
-"""The datasets by name."""
+"""The datasets by name; what loads one is imported when it is loaded."""
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from utils.data.cifar10 import load_cifar10
-from utils.data.image_folder import first_image_size, load_image_folder
-from utils.data.imagenet import load_imagenet
-from utils.data.images import Dataset, gray
-from utils.data.synthetic import make_shapes
+if TYPE_CHECKING:  # names are told before torch is imported, which takes seconds
+    from utils.data.images import Dataset
+
+_MOST_WORKERS = 16  # by default; each holds batches of its own
+
+
+def _cifar10(data_dir: str | Path, *_: Any) -> "Dataset":
+    from utils.data.cifar10 import load_cifar10
+
+    return load_cifar10(data_dir)
+
+
+def _imagenet(data_dir: str | Path, image_size: int, seed: int, workers: int) -> "Dataset":
+    from utils.data.imagenet import load_imagenet
+
+    return load_imagenet(data_dir, image_size, workers)
+
+
+def _folder(data_dir: str | Path, image_size: int | tuple[int, int], *_: Any) -> "Dataset":
+    from utils.data.image_folder import load_image_folder
+
+    return load_image_folder(data_dir, image_size)
+
+
+def _shapes(data_dir: str | Path, image_size: int, seed: int, workers: int) -> "Dataset":
+    from utils.data.synthetic import make_shapes
+
+    return make_shapes(seed=seed)
+
 
 # name -> loader of (data_dir, image_size, seed, workers)
-DATASETS = {
-    "cifar10": lambda data_dir, image_size, seed, workers: load_cifar10(data_dir),
-    "imagenet": lambda data_dir, image_size, seed, workers: load_imagenet(
-        data_dir, image_size, workers
-    ),
-    "folder": lambda data_dir, image_size, seed, workers: load_image_folder(data_dir, image_size),
-    "shapes": lambda data_dir, image_size, seed, workers: make_shapes(seed=seed),
-}
+DATASETS = {"cifar10": _cifar10, "imagenet": _imagenet, "folder": _folder, "shapes": _shapes}
 _FIXED_SIZES = {"cifar10": 32, "shapes": 32}  # pixels
 
 
@@ -28,7 +47,7 @@ def load_dataset(
     channels: int = 3,
     seed: int = 0,
     workers: int = 0,
-) -> Dataset:
+) -> "Dataset":
     """Return the dataset called `name`, its images of `image_size`: height and width, or both.
 
     With one channel they are gray: the luma of ITU-R 601, which keeps what is gray already.
@@ -56,7 +75,11 @@ def load_dataset(
     if name == "imagenet" and not isinstance(size, int):
         raise ValueError(f"image size of dataset 'imagenet': expected a square, got {image_size}")
     found = DATASETS[name](data_dir, size, seed, workers)
-    return gray(found) if channels == 1 else found
+    if channels == 3:
+        return found
+    from utils.data.images import gray
+
+    return gray(found)
 
 
 def own_image_size(name: str, data_dir: str | Path) -> tuple[int, int]:
@@ -66,6 +89,8 @@ def own_image_size(name: str, data_dir: str | Path) -> tuple[int, int]:
         ValueError: what `load_image_folder` raises.
     """
     if name == "folder":
+        from utils.data.image_folder import first_image_size
+
         return first_image_size(data_dir)
     side = _FIXED_SIZES.get(name, 224)
     return side, side
@@ -76,6 +101,8 @@ def _side(size: tuple[int, int]) -> int | tuple[int, int]:
     return height if height == width else (height, width)
 
 
-def default_normalization(name: str) -> str:
-    """Return the normalization that networks for the dataset `name` are trained with."""
-    return "imagenet" if name == "imagenet" else "cifar10"
+def default_workers() -> int:
+    """Return the number of CPU cores that this process may use, 16 at most."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+    return min(os.cpu_count() or 1, _MOST_WORKERS)

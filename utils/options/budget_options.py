@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from utils.metrics.runtimes import RUNTIMES
-from utils.pruning.allocation import ALLOCATIONS
+from utils.runs.choices import ALLOCATIONS, RUNTIMES
 from utils.runs.options import option, refuse_below, refuse_given
 
 TIMED_ALIGN = ("time", "blocks")  # ways to align that ask the clock
@@ -56,7 +55,7 @@ class BudgetOptions:
     runtime: str = option(
         "eager",
         "what a target in time times networks on",
-        choices=tuple(RUNTIMES),
+        choices=RUNTIMES,
         group="automatic rates",
     )
     latency_batch_size: int = option(

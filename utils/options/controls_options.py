@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions
-from utils.options.networks import outline_of
 from utils.options.prune_options import PruneConfig
 from utils.options.training_options import TrainingOptions, schedule_option
 from utils.pruning.compress_rates import format_rates
-from utils.pruning.criteria import CRITERIA, RANK_CRITERIA
+from utils.runs.choices import CRITERIA, RANK_CRITERIA
 from utils.runs.options import option, refuse_below, shared_options
 
 
@@ -123,6 +122,8 @@ class ControlsConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions
         """Return {name: compress rates of the network} of each level of pruning."""
         if self.compress_rate:
             return {"own": self.compress_rate}
+        from utils.options.networks import outline_of
+
         convs = outline_of(self).layers.num_rates
         return {f"{rate:g}": format_rates([rate] * convs) for rate in self.plan.rates}
 

@@ -3,17 +3,21 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from models.registry import ARCHITECTURES
 from models.specs import folder_name, is_own, read_arguments
-from utils.data.image_stream import default_workers
-from utils.data.images import NORMALIZATIONS, mean_and_deviation
-from utils.data.load import DATASETS, default_normalization
+from utils.data.load import DATASETS, default_workers
+from utils.data.normalization import (
+    NORMALIZATIONS,
+    default_normalization,
+    mean_and_deviation,
+)
 from utils.options.devices import check_spelling
-from utils.removal.network_file import BuiltBy, built_by, is_pruned
-from utils.runs.checkpoint import load_file
 from utils.runs.options import option, refuse_below
+
+if TYPE_CHECKING:  # the command line is parsed before torch is imported, which takes seconds
+    from utils.removal.network_file import BuiltBy
 
 # Why official flags that adjust a checkpoint have nothing to do here.
 LOADS = "a checkpoint loads as it is, bare or under state_dict, with or without module."
@@ -90,7 +94,7 @@ class OwnSpecError(ValueError):
         self.words = words
 
 
-def trusted(said: BuiltBy, path: str | Path) -> BuiltBy:
+def trusted(said: "BuiltBy", path: str | Path) -> "BuiltBy":
     """Return what a file says that its network was built by, if that may be imported unasked.
 
     Raises:
@@ -110,12 +114,15 @@ def trusted(said: BuiltBy, path: str | Path) -> BuiltBy:
     )
 
 
-def named_in(path: str | Path) -> BuiltBy | None:
+def named_in(path: str | Path) -> "BuiltBy | None":
     """Return what the network in a pruned file was built by; None of a dense checkpoint.
 
     Raises:
         ValueError: the file cannot be loaded, or names code of the user's own (`OwnSpecError`).
     """
+    from utils.removal.network_file import built_by, is_pruned
+    from utils.runs.checkpoint import load_file
+
     content = load_file(path)
     return trusted(built_by(content, path), path) if is_pruned(content) else None
 

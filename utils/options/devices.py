@@ -1,17 +1,22 @@
 """The device that a command's options name."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from utils.runs import processes
 from utils.runs.notes import note
 
+if TYPE_CHECKING:  # the command line is parsed before torch is imported, which takes seconds
+    import torch
 
-def open_device(device: str, gpu: str | None) -> torch.device:
+
+def open_device(device: str, gpu: str | None) -> "torch.device":
     """Return the device to compute on; a missing GPU is said, not an error, for `--gpu`.
 
     Raises:
         ValueError: the device is unknown or not there.
     """
+    import torch
+
     if processes.num_processes() > 1:
         return _own_device(device, gpu)
     if gpu is not None and device == "auto":
@@ -40,6 +45,8 @@ def check_spelling(device: str) -> None:
     Raises:
         ValueError: so it is.
     """
+    import torch
+
     try:
         torch.device(device)
     except RuntimeError:
@@ -48,12 +55,14 @@ def check_spelling(device: str) -> None:
         ) from None
 
 
-def _own_device(device: str, gpu: str | None) -> torch.device:
+def _own_device(device: str, gpu: str | None) -> "torch.device":
     """Return the device of this process, one of several: a GPU of its own, or the CPU.
 
     Raises:
         ValueError: a GPU is named, or there are fewer than processes.
     """
+    import torch
+
     index, gpus = processes.local_index(), torch.cuda.device_count()
     if gpu is not None or device not in ("auto", "cpu", "cuda"):
         name = f"--device is {device!r}" if gpu is None else f"--gpu is {gpu!r}"

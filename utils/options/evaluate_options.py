@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from utils.metrics.runtimes import RUNTIMES
 from utils.options.data_options import DataOptions, DeviceOptions, NetworkOptions, arch_name
-from utils.options.networks import checkpoint_of
-from utils.runs.job_folder import JobFolder
+from utils.runs.choices import RUNTIMES
 from utils.runs.options import option, refuse_below
 
 
@@ -25,6 +23,8 @@ class TestedOptions(NetworkOptions):
 
     def tested(self) -> Path | None:
         """Return the checkpoint to test; see `checkpoint_of`."""
+        from utils.options.networks import checkpoint_of
+
         return checkpoint_of(self) if self.test_model_dir is None else self.network_file()
 
     def network_file(self) -> Path | None:
@@ -94,7 +94,7 @@ class EvaluateConfig(TestedFileOptions, DataOptions, DeviceOptions):
     runtime: str = option(
         "eager",
         "what the networks are timed on; compile, which is torch.compile, takes minutes",
-        choices=tuple(RUNTIMES),
+        choices=RUNTIMES,
         group="measurement",
     )
 
@@ -118,6 +118,8 @@ def checkpoint_in(flag: str, place: Path) -> Path:
     Raises:
         ValueError: it holds none of the files that they write.
     """
+    from utils.runs.job_folder import JobFolder
+
     if not place.is_dir():
         return place
     job = JobFolder(place)

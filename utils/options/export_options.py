@@ -5,8 +5,8 @@ from pathlib import Path
 
 from utils.options.data_options import DataOptions, DeviceOptions
 from utils.options.evaluate_options import TestedFileOptions
-from utils.runs.exported import FORMATS
-from utils.runs.options import option, refuse_below
+from utils.runs.choices import FORMATS
+from utils.runs.options import option
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,3 @@ class ExportConfig(TestedFileOptions, DataOptions, DeviceOptions):
     random_images: bool = option(
         False, "check on noise in place of the dataset, where it is not at hand", group="export"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        refuse_below(self, 1, "eval_batch_size")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from utils.options.data_options import DataOptions, DeviceOptions
 from utils.options.evaluate_options import TestedFileOptions
-from utils.rank.rank_layers import SITES
+from utils.runs.choices import SITES
 from utils.runs.options import option
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from models.registry import ARCHITECTURES, architecture, build_model
 from models.specs import TRAINED, folder_name, is_own, open_spec, read_arguments
-from utils.data.images import mean_and_deviation
 from utils.data.load import own_image_size
+from utils.data.normalization import mean_and_deviation
 from utils.graph.network import Network
 from utils.options.data_options import ArchOptions, NetworkOptions, trusted
 from utils.options.examples import example_for

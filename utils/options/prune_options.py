@@ -2,24 +2,23 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
-from utils.graph.network import Network
 from utils.options.budget_options import AUTO, TIMED_ALIGN, BudgetOptions, rounding
 from utils.options.data_options import LOADS, DataOptions, DeviceOptions
 from utils.options.evaluate_options import TestedOptions
-from utils.options.networks import outline
 from utils.options.step_options import StepOptions
 from utils.options.training_options import TrainingOptions, recipe_option
 from utils.options.weight_options import WeightOptions
-from utils.paper.rates import LAYOUTS, rates_of_layers, rates_of_ratio, read_rates
+from utils.runs.choices import LAYOUTS
 from utils.runs.json_files import read_json
 from utils.runs.options import as_dict, option, refuse_below, refuse_given
 from utils.runs.schema import MapOf, number
 from utils.training.published import recipe_values
 from utils.training.schedules import Recipe
+
+if TYPE_CHECKING:  # the command line is parsed before torch is imported, which takes seconds
+    from utils.graph.network import Network
 
 # They change no number of a pruning run.
 _PASSING = ("json", "dry_run", "job_dir", "device", "gpu", "remove_zeros", "test_only")
@@ -190,6 +189,8 @@ class PruneConfig(
                 "--compress_rate is missing: expected rates such as [0.1]+[0.6]*54 (or a target)"
             )
         if self.in_registry:  # of others the graph says it, once they are opened
+            from utils.options.networks import outline
+
             self._check_rates(outline(self.arch))
         if self.init == "scratch" and self.schedule != "oneshot":
             raise ValueError(
@@ -222,7 +223,7 @@ class PruneConfig(
                         "what is gone already stays gone"
                     )
 
-    def with_rates_of(self, network: Network) -> "PruneConfig":
+    def with_rates_of(self, network: "Network") -> "PruneConfig":
         """Return the options with the compress rates that theirs are for this network.
 
         Raises:
@@ -237,8 +238,10 @@ class PruneConfig(
         config._check_rates(network)
         return config
 
-    def _check_rates(self, network: Network) -> None:
+    def _check_rates(self, network: "Network") -> None:
         """Check the rates, and let the compress rate be what --ratio or --rates says."""
+        from utils.paper.rates import rates_of_layers, rates_of_ratio, read_rates
+
         for name in ("ratio", "rates"):
             if not getattr(self, name):
                 continue
@@ -289,6 +292,8 @@ class PruneConfig(
 
     def provenance(self, checkpoint_sha256: str | None) -> dict[str, Any]:
         """Return what a pruned file says of the run that made it, whatever was pruned."""
+        import torch
+
         return {
             "checkpoint_sha256": checkpoint_sha256,
             "schedule": self.schedule,

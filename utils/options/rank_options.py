@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from utils.options.data_options import LOADS, DataOptions, DeviceOptions, NetworkOptions
-from utils.rank.rank_layers import SITES
-from utils.rank.rank_study import DRAWS
+from utils.runs.choices import SITES
 from utils.runs.options import option, refuse_below
 
 
@@ -93,6 +92,8 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
         """Number of images to rank for the rank files and the report."""
         if not self.report:
             return self.images_wanted
+        from utils.rank.rank_study import DRAWS
+
         return max(DRAWS * self.images_wanted, *self.report_images)
 
     @property

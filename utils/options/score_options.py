@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.options.data_options import ArchOptions
-from utils.pruning.criteria import CRITERIA, RANK_CRITERIA, WEIGHT_CRITERIA
+from utils.runs.choices import CRITERIA, OF_WEIGHTS, RANK_CRITERIA
 from utils.runs.options import option
 
 
@@ -30,7 +30,7 @@ class ScoreOptions(ArchOptions):
         None,
         "what scores layers that have no rank (linears, maps of one pixel) beside --criterion rank "
         "(default: they are kept whole)",
-        choices=(*WEIGHT_CRITERIA, "random"),
+        choices=(*OF_WEIGHTS, "random"),
         group="pruning",
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from utils.options.score_options import ScoreOptions
-from utils.pruning.criteria import BLIND_CRITERIA
+from utils.runs.choices import BLIND_CRITERIA
 from utils.runs.options import option, refuse_below, refuse_given
 
 

@@ -11,8 +11,6 @@ from utils.paper.hrankplus import slim_widths
 from utils.pruning.compress_rates import fit_rates, format_rates, num_removed, parse_rates
 from utils.runs.hints import did_you_mean
 
-LAYOUTS = ("hrank", "hrankplus")
-
 
 @dataclass(frozen=True)
 class CompressRates:

@@ -27,7 +27,6 @@ from utils.pruning.allocation import (
     uniform_steps,
 )
 from utils.pruning.budget import TOLERANCE, CostOf, levels_after, search
-from utils.pruning.criteria import RANK_CRITERIA
 from utils.pruning.knapsack import Knapsack, scan_lost, scores_lost
 from utils.pruning.rate_units import Levels
 from utils.pruning.sensitivity import read_points
@@ -35,6 +34,7 @@ from utils.pruning.time_model import TimeModel
 from utils.rank.estimation import outputs_of
 from utils.rank.rank_files import read_manifest
 from utils.runs.borrowed_state import evaluating
+from utils.runs.choices import RANK_CRITERIA
 from utils.runs.job_folder import JobFolder
 from utils.runs.json_files import read_json
 from utils.runs.regular_file import is_there

@@ -17,13 +17,13 @@ from utils.planning.plan import Planned, check_finite, plan_rates
 from utils.planning.rate_levels import RateLevels, rate_levels
 from utils.pruning.allocation import global_steps, normalized
 from utils.pruning.budget import TOLERANCE, levels_after
-from utils.pruning.criteria import RANK_CRITERIA
 from utils.pruning.plan import PruningPlan
 from utils.pruning.scores import score_filters
 from utils.rank.estimation import estimate_ranks
 from utils.rank.rank_layers import layers_at
 from utils.removal.masks import ChannelMasks
 from utils.removal.network_file import write_removed
+from utils.runs.choices import RANK_CRITERIA
 
 Criterion = str | Callable[[Tensor], Tensor]
 

@@ -16,7 +16,6 @@ from utils.options.images import Images
 from utils.options.prune_options import PruneConfig
 from utils.planning.finetune import Finetuned, Finetuning, step_name
 from utils.planning.plan import Planned, planner
-from utils.pruning.criteria import RANK_CRITERIA
 from utils.pruning.plan import PLAN, PruningPlan
 from utils.pruning.rescoring import below_the_rest, rescore_filters
 from utils.rank.estimation import estimate_ranks
@@ -29,6 +28,7 @@ from utils.removal.surgery import remove_filters
 from utils.runs import processes
 from utils.runs.atomic_write import write_tensors
 from utils.runs.checkpoint import load_file
+from utils.runs.choices import RANK_CRITERIA
 from utils.runs.regular_file import is_there
 from utils.runs.schema import MapOf, Optional, check, whole
 from utils.training.loop import FitResult

@@ -19,12 +19,12 @@ from utils.metrics.cost import Cost, counts, paper_cost, physical_cost
 from utils.paper.rates import CompressRates, read_rates
 from utils.planning.counting import beside_paper
 from utils.pruning.compress_rates import WHOLE
-from utils.pruning.criteria import RANK_CRITERIA
 from utils.pruning.group_plan import plan_groups
 from utils.pruning.plan import PruningPlan, plan_by_rates
 from utils.pruning.scores import score_filters
 from utils.rank.rank_files import read_manifest, read_ranks
 from utils.removal.surgery import remove_filters
+from utils.runs.choices import RANK_CRITERIA
 
 Planner = Callable[..., PruningPlan]  # of CompressRates and, on the way to them, the part to go
 

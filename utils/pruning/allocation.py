@@ -17,8 +17,6 @@ from utils.pruning.group_plan import channel_scores
 from utils.pruning.rate_units import Levels, RateUnit
 from utils.pruning.sensitivity import ScanPoint
 
-ALLOCATIONS = ("uniform", "global", "sensitivity")
-
 
 def normalized(
     scores: Mapping[str, Tensor], full_ranks: Mapping[str, int] | None = None

@@ -50,9 +50,6 @@ WEIGHT_CRITERIA: dict[str, Callable[[Tensor], Tensor]] = {
     "fpgm": fpgm,
     "first": first,
 }
-RANK_CRITERIA = ("rank", "reverse_rank")
-CRITERIA = (*RANK_CRITERIA, *WEIGHT_CRITERIA, "input_norm", "bn_scale", "random")
-BLIND_CRITERIA = ("first", "random")  # they look at nothing of the network
 
 
 def weight_scores(criterion: str, weights: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from utils.graph.prunable import RankLayer, Site
 from utils.rank.estimation import RankStatistics
-from utils.rank.rank_layers import SITES
 from utils.runs.atomic_write import write_array, write_json
 from utils.runs.checkpoint import sha256_of
+from utils.runs.choices import SITES
 from utils.runs.json_files import read_json
 from utils.runs.regular_file import check_regular, is_there
 from utils.runs.schema import FLAG, TEXT, Nullable, Optional, one_of, whole

@@ -34,8 +34,7 @@ from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.network import Network
 from utils.graph.prunable import RankLayer, RankLayers, Site
 from utils.graph.read_sites import read_sites
-
-SITES = ("official", "conv", "read")
+from utils.runs.choices import SITES
 
 
 def rank_layers(model: nn.Module, name: str) -> RankLayers:

@@ -1,13 +1,13 @@
 """The figures of `compare`: accuracy and latency against MACs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from utils.options.compare_options import FigureOptions
 from utils.reports.comparison_points import (
     accuracy_points,
     evaluated_points,
@@ -27,7 +27,6 @@ from utils.reports.layer_figures import paint_layers
 from utils.runs.atomic_write import write_csv
 from utils.runs.json_files import read_json
 from utils.runs.notes import note
-from utils.runs.options import option
 from utils.runs.schema import OBJECT
 
 Points = Sequence[Mapping[str, Any]]
@@ -43,29 +42,6 @@ _PUBLISHED = {  # method: marker (and line), colour
     "CHIP": ("P", GREY),
     "NORTON": ("*", GREY),
 }
-
-
-@dataclass(frozen=True)
-class FigureOptions:
-    """What `compare` draws."""
-
-    figures: Path | None = option(
-        None,
-        "folder for figures: accuracy and latency against MACs, with their points in .csv files, "
-        "and the layers of every run",
-        metavar="FOLDER",
-        group="figures",
-    )
-    evaluated: tuple[Path, ...] = option(
-        (),
-        "what `evaluate --against CKPT --json` printed, in files, for the figure of latency",
-        metavar="FILE,...",
-        group="figures",
-    )
-
-    def __post_init__(self) -> None:
-        if self.evaluated and self.figures is None:
-            raise ValueError(f"--evaluated {self.evaluated[0]} without --figures: expected both")
 
 
 def write_comparison(

@@ -6,7 +6,7 @@ from typing import Any
 from utils.metrics.latency import FASTER
 from utils.paper.markdown import counted, megabytes, millions, table
 from utils.planning.budget import budget_line
-from utils.pruning.criteria import RANK_CRITERIA
+from utils.runs.choices import RANK_CRITERIA
 
 _STATES = {
     "dense": "dense",

@@ -10,16 +10,16 @@ import hashlib
 import io
 import json
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+if TYPE_CHECKING:  # a typo is answered before torch is imported, which takes seconds
+    import torch.distributed as dist
+    from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -31,12 +31,20 @@ _FAILED = 1  # exit code of a process that leaves it to another to say why
 
 def num_processes() -> int:
     """Return how many processes share the work, 1 without torchrun."""
-    return dist.get_world_size() if _joined() else 1
+    if not _joined():
+        return 1
+    import torch.distributed as dist
+
+    return dist.get_world_size()
 
 
 def process_index() -> int:
     """Return which of the processes this is, from 0."""
-    return dist.get_rank() if _joined() else 0
+    if not _joined():
+        return 0
+    import torch.distributed as dist
+
+    return dist.get_rank()
 
 
 def is_first() -> bool:
@@ -59,6 +67,9 @@ def joined() -> Iterator[None]:
     if any(name not in os.environ for name in _TORCHRUN) or int(os.environ["WORLD_SIZE"]) == 1:
         yield
         return
+    import torch
+    import torch.distributed as dist
+
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     store, index, count = next(dist.rendezvous("env://", timeout=_LONGEST_WAIT))
     dist.init_process_group(
@@ -86,13 +97,16 @@ def joined() -> Iterator[None]:
 
 def meet() -> None:
     """Wait until all processes are here."""
-    summed(torch.zeros(1))
+    total(0)
 
 
-def summed(tensor: Tensor) -> Tensor:
+def summed(tensor: "Tensor") -> "Tensor":
     """Return the sum over the processes of a tensor of the same shape and type in each."""
     if num_processes() == 1:
         return tensor
+    import torch
+    import torch.distributed as dist
+
     found = tensor.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(found)
     return found
@@ -108,18 +122,15 @@ def largest(number: int) -> int:
     return _reduced(number, "MAX")
 
 
-def differentiable_sum(tensor: Tensor) -> Tensor:
-    """Return what `summed` does; the gradients of all processes come back through it, summed."""
-    return _Sum.apply(tensor)
-
-
-def averaging_gradients(model: nn.Module) -> nn.Module:
+def averaging_gradients(model: "nn.Module") -> "nn.Module":
     """Return the model as training calls it: each gradient becomes the mean over the processes.
 
     All begin with the first one's weights. The model itself, its names among it, stays as it is.
     """
     if num_processes() == 1:
         return model
+    from torch.nn.parallel import DistributedDataParallel
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer versions have another name for it
         return DistributedDataParallel(model, broadcast_buffers=False)
@@ -129,6 +140,8 @@ def gathered(value: T) -> list[T]:
     """Return the values of all processes, in their order; tensors in them should be on the CPU."""
     if num_processes() == 1:
         return [value]
+    import torch.distributed as dist
+
     values: list[Any] = [None] * num_processes()
     dist.all_gather_object(values, value)
     return values
@@ -198,36 +211,33 @@ def part_of_each(batches: Sequence[slice]) -> list[slice]:
     ]
 
 
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return summed(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return summed(gradient)
-
-
 def _reduced(number: int, operation: str) -> int:
     if num_processes() == 1:
         return number
+    import torch
+    import torch.distributed as dist
+
     found = torch.tensor(number)
     dist.all_reduce(found, getattr(dist.ReduceOp, operation))
     return int(found)
 
 
 def _joined() -> bool:
+    if "torch" not in sys.modules:  # `joined` imports it
+        return False
+    import torch.distributed as dist
+
     return dist.is_available() and dist.is_initialized()
 
 
-def _wait_for_all(store: dist.Store, count: int) -> None:
+def _wait_for_all(store: "dist.Store", count: int) -> None:
     """Wait until `count` processes have come here."""
     if store.add("here", 1) == count:
         store.set("all are here", "")
     store.wait(["all are here"], _LONGEST_WAIT)
 
 
-def _is_to_say_why(store: dist.Store, index: int) -> bool:
+def _is_to_say_why(store: "dist.Store", index: int) -> bool:
     """Return whether this process, which fails, is the one whose error is to be seen."""
     with contextlib.suppress(RuntimeError):  # the store may be gone with the process that held it
         if index == 0:

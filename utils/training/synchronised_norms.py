@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,21 @@ def synchronised_norms(model: nn.Module) -> Iterator[None]:
             norm.__dict__.pop("forward", None)
 
 
+def differentiable_sum(tensor: Tensor) -> Tensor:
+    """Return what `summed` does; the gradients of all processes come back through it, summed."""
+    return _Sum.apply(tensor)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return processes.summed(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return processes.summed(gradient)
+
+
 def _normalise(
     norm: _BatchNorm, on_gpu: Callable[[Tensor], Tensor], inputs: Tensor
 ) -> Tensor:  # [N, C, ...], N may be 0
@@ -39,9 +55,9 @@ def _normalise(
     over = [0, *range(2, inputs.dim())]
     per_channel = [1, -1, *[1] * (inputs.dim() - 2)]
     count = processes.total(inputs.numel() // inputs.size(1))
-    mean = processes.differentiable_sum(values.sum(over)) / count  # [C]
+    mean = differentiable_sum(values.sum(over)) / count  # [C]
     centred = values - mean.view(per_channel)
-    variance = processes.differentiable_sum(centred.square().sum(over)) / count
+    variance = differentiable_sum(centred.square().sum(over)) / count
     _keep_statistics(norm, mean.detach(), variance.detach() * count / (count - 1))
     scaled = centred * (variance + norm.eps).rsqrt().view(per_channel)
     if norm.affine:
