@@ -8,8 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from utils.benchmarks.latency import MEASURED, stored_text
-from utils.benchmarks.latency_contest import Prunable, at_share, by_macs, torch_pruning
+from utils.benchmarks.latency import MEASURED, LatencyConfig, stored_text
+from utils.benchmarks.latency_contest import (
+    Prunable,
+    at_share,
+    by_macs,
+    contestants,
+    torch_pruning,
+)
 from utils.metrics.cost import physical_cost
 from utils.options.networks import draw_network
 from utils.paper.pages import read_block
@@ -43,9 +49,10 @@ def by_size(models, _):
 @pytest.mark.parametrize("share", [0.7, 0.4])
 def test_a_knob_is_turned_until_the_time_is_what_was_asked_for(network, share):
     timing = SimpleNamespace(compare=by_size)
-    model, left = at_share(network.dense, timing, by_macs(network), share)
+    knob = by_macs(network)
+    setting, left = at_share(network.dense, timing, knob, share)
     assert left == pytest.approx(share, rel=0.05)
-    times = by_size({"dense": network.dense.model, "pruned": model}, None)
+    times = by_size({"dense": network.dense.model, "pruned": knob(setting)}, None)
     assert left == times["pruned"].median_ms / times["dense"].median_ms
 
 
@@ -62,3 +69,21 @@ def test_the_page_has_what_was_measured():
     if not MEASURED.exists():
         pytest.skip("nothing is measured yet")
     assert read_block("latency") == stored_text(json.loads(MEASURED.read_text()))
+
+
+def test_a_row_is_measured_once_and_anew_when_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    row, numbers = {"network": "torchvision:resnet50", "how": "dense"}, iter([1, 2])
+    for again, expected in ((False, 1), (False, 1), (True, 2)):
+        config = LatencyConfig(again=again)
+        assert config.kept("speed", row, lambda: {"left": next(numbers)})["left"] == expected
+
+
+def test_what_contestants_find_is_what_they_make(network):
+    timing = SimpleNamespace(compare=by_size)
+    for one in contestants(network, ranks=False, seed=0):
+        if "time" not in one.name and "Torch" not in one.name:
+            setting, left = one.find(timing, 0.6)
+            models = {"dense": network.dense.model, "pruned": one.make(json.loads(f"{setting}"))}
+            times = by_size(models, None)
+            assert left == times["pruned"].median_ms / times["dense"].median_ms

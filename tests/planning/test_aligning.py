@@ -29,9 +29,13 @@ def planned(request):
     return make_plan(network, compress_rate=NETWORKS[request.param], **how)
 
 
+def given(planned, plan, block):
+    return given_back(plan, planned.dense.model, planned.graph, planned.scores, block)
+
+
 @pytest.mark.parametrize("block", [4, 16])
 def test_what_is_given_back_fills_blocks_and_costs_no_copies(planned, block):
-    plan = given_back(planned.plan, planned.graph, planned.scores, block)
+    plan = given(planned, planned.plan, block)
     for before, after in zip(planned.plan.layers, plan.layers, strict=True):
         assert set(before.kept) <= set(after.kept)
         assert (GIVEN_BACK in after.reason) == (before.kept != after.kept)
@@ -45,11 +49,11 @@ def test_what_is_given_back_fills_blocks_and_costs_no_copies(planned, block):
             stays = sum(any(kept[x][i] for x, i in of if x == layer) for of in group.channels)
             whole = stays == sum(any(x == layer for x, _ in of) for of in group.channels)
             assert whole or stays % (block if stays > block else 4) == 0
-    assert given_back(plan, graph, planned.scores, block) == plan
+    assert given(planned, plan, block) == plan
 
 
 def test_of_two_channels_that_are_gone_the_better_is_given_back(planned):
-    plan = given_back(planned.plan, planned.graph, planned.scores, 4)
+    plan = given(planned, planned.plan, 4)
     tied = {x for group in channel_groups(planned.graph, across_sums=True) for x in group.layers
             if len(group.layers) > 1}  # fmt: skip
     for before, after in zip(planned.plan.layers, plan.layers, strict=True):

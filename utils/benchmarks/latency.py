@@ -1,56 +1,55 @@
 """The latency benchmark: what targets in time reach, and who is better at the same time.
 
 `python -m utils.benchmarks.latency [--write] [options]` measures and prints two tables: what half
-of the latency takes on each runtime, and, on one of them, our networks beside those of other
-methods that take the same time. `--write` stores the numbers beside this file and renews the page.
+of the latency takes on each runtime, and our networks beside those of other methods that take the
+same time. Every row is kept in a folder once it is measured: a benchmark that was stopped goes on,
+and `--again` measures the options' rows anew. `--write` stores what is kept, and renews the page.
 """
 
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn as nn
 
-from utils.benchmarks.latency_contest import (
-    Knob,
-    Prunable,
-    at_share,
-    by_macs,
-    by_time,
-    torch_pruning,
-)
+from utils.benchmarks.latency_contest import Contestant, Prunable, contestants, levels_in_time
+from utils.benchmarks.latency_tuning import right_answers
 from utils.commands.door import always, run
-from utils.metrics.accuracy import measure_accuracy
 from utils.metrics.cost import counts, physical_cost
 from utils.metrics.runtimes import RUNTIMES
 from utils.options.data_options import DataOptions
 from utils.options.images import Images, open_images
 from utils.options.networks import draw_network, load_network
-from utils.paper.markdown import counted, millions, table
+from utils.paper.markdown import millions, table
 from utils.paper.pages import write_block
-from utils.planning.budget import full_ranks
 from utils.planning.plan import score_layers
 from utils.planning.time_target import Timing
-from utils.runs.atomic_write import write_text
+from utils.runs.atomic_write import write_json, write_text
 from utils.runs.environment import environment
 from utils.runs.notes import note
 from utils.runs.options import option
 from utils.training.recalibration import recalibrate
 
 MEASURED = Path(__file__).with_suffix(".json")
+FOLDER = Path("result") / "latency_benchmark"
 NETWORKS = {  # images of the larger batch
     "resnet_56": 32,
     "torchvision:resnet50": 8,
     "torchvision:mobilenet_v2": 32,
 }
-_SPEED = ("network", "runtime", "batch", "threads", "dense", "time left", "L", "MACs", "L by MACs")
-_SPEED += ("block", "sum of layers", "seconds")
-_CONTEST = ("network", "how", "time left", "MACs", "parameters", "right, recalibrated")
+_CONTEST_BATCHES = {"resnet_56": (1, 32)}  # of the others it is the larger batch alone
+_CONTEST_RUNTIME = "onnxruntime"
+_DENSE, _TORCH_PRUNING = "dense", "Torch-Pruning"
+_SPEED = ("network", "runtime", "images", "threads", "dense", "time left", "in reach", "L", "MACs")
+_SPEED += ("L by MACs", "block", "sum of layers", "seconds")
+_CONTEST = ("network", "images", "how", "time left", "MACs", "parameters", "right, recalibrated")
+_CONTEST += ("right, after 2 epochs",)
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,10 @@ class LatencyConfig(DataOptions):
     """Options of the benchmark."""
 
     resume: Path | None = option(
-        None, "weights of the ResNet-56; none: drawn by --seed", metavar="CKPT", group="measuring"
+        None,
+        "weights of the ResNet-56; none: drawn by --seed, as those of the others are",
+        metavar="CKPT",
+        group="measuring",
     )
     networks: tuple[str, ...] = option(
         tuple(NETWORKS), "networks, separated by commas", group="measuring"
@@ -66,151 +68,167 @@ class LatencyConfig(DataOptions):
     runtimes: tuple[str, ...] = option(("eager", "onnxruntime"), "runtimes", group="measuring")
     threads: tuple[int, ...] = option((1, 2), "numbers of CPU threads", group="measuring")
     share: float = option(0.5, "of the dense latency, that is aimed at", group="measuring")
-    contest: tuple[float, ...] = option(
-        (0.7, 0.5), "shares of the dense latency at which methods are compared", group="measuring"
+    parts: tuple[str, ...] = option(
+        ("speed", "contest", "right"),
+        "what is measured: speed (targets in time), contest (networks that take the same time), "
+        "right (what theirs get right)",
+        group="measuring",
     )
+    epochs: int = option(2, "epochs of fine-tuning", group="measuring")
+    again: bool = option(False, "measure anew what is kept of these rows", group="run")
     write: bool = option(False, "store the numbers, renew the page", group="run")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("networks", NETWORKS), ("runtimes", RUNTIMES)):
+        parts = ("speed", "contest", "right")
+        for name, known in (("networks", NETWORKS), ("runtimes", RUNTIMES), ("parts", parts)):
             for value in getattr(self, name):
                 if value not in known:
                     raise ValueError(f"--{name} has {value!r}: expected some of {', '.join(known)}")
 
+    def kept(self, part: str, row: Mapping[str, Any], measure: Callable[[], Mapping]) -> dict:
+        """Return the row with what was measured of it, in this part: now, or before."""
+        words = [part, *(str(value).replace(":", "_").replace(" ", "_") for value in row.values())]
+        path = FOLDER / f"{'-'.join(words)}.json"
+        if self.again or not path.exists():
+            note(", ".join(words))
+            write_json(path, {**row, **measure(), "made": environment(torch.device("cpu"))})
+        return json.loads(path.read_text())
+
 
 def benchmark_command(config: LatencyConfig) -> dict[str, Any]:
-    """Measure all settings and return what was found.
+    """Measure what is not kept yet, and return what was found.
 
     Raises:
         ValueError: bad input, or a runtime that is not installed.
     """
-    measured = {
-        "speed": [row for name in config.networks for row in _speed(config, _opened(config, name))],
-        "contest": [
-            row for name in config.networks for row in _contest(config, _opened(config, name))
-        ],
-        "environment": environment(torch.device("cpu")),
-    }
+    measured: dict[str, Any] = {"speed": [], "contest": []}
+    for name in config.networks:
+        network = _opened(config, name)
+        if "speed" in config.parts:
+            measured["speed"] += _speed(config, network)
+        if "contest" in config.parts:
+            measured["contest"] += _contest(config, network)
+    measured["environment"] = environment(torch.device("cpu"))
     if config.write:
         _write(measured)
     return measured
 
 
 def _write(measured: Mapping[str, Any]) -> None:
-    """Store what was measured in place of what these networks had; renew the page."""
+    """Store what was measured in place of the same rows; renew the page."""
     stored = json.loads(MEASURED.read_text()) if MEASURED.exists() else measured
+    names = ("network", "runtime", "batch_size", "threads", "how")
+
+    def place(row: Mapping[str, Any]) -> tuple:
+        return tuple(row.get(name) for name in names)
+
     for part in ("speed", "contest"):
-        here = {row["network"] for row in measured[part]}
-        others = [row for row in stored[part] if row["network"] not in here]
-        rows = [*others, *measured[part]]
-        stored[part] = sorted(rows, key=lambda row: list(NETWORKS).index(row["network"]))
+        rows = {place(row): row for row in (*stored[part], *measured[part])}
+        order = list(NETWORKS)
+        stored[part] = sorted(rows.values(), key=lambda row: order.index(row["network"]))
     stored["environment"] = measured["environment"]
     write_text(MEASURED, json.dumps(stored, indent=1) + "\n")
     write_block("latency", stored_text(stored))
 
 
 def _opened(config: LatencyConfig, name: str) -> Prunable:
-    """Return a network and its L1 scores."""
+    """Return a network and its L1 scores.
+
+    The norms of one that is drawn get statistics: with those that they begin with, activations fade
+    to numbers so small that CPUs compute them slowly.
+    """
     if name == "resnet_56" and config.resume is not None:
         dense = load_network(config.resume, name)
     else:
         dense = draw_network(name, config.seed)
+        generator = torch.Generator().manual_seed(config.seed)
+        noise = torch.randn(8, *dense.image.shape[1:], generator=generator)
+        recalibrate(dense.model, [noise])
     scores = score_layers(dense, criterion="l1", rank_folder=Path(), seed=config.seed)
     return Prunable(dense, scores, None, group=False)
 
 
+def _costs(network: Prunable, model: nn.Module) -> dict[str, int]:
+    return counts(physical_cost(model, network.dense.image))
+
+
 def _speed(config: LatencyConfig, network: Prunable) -> Iterator[dict[str, Any]]:
     """Yield what a target in time reaches in each setting."""
+    name, network = network.dense.spec, replace(network, group=True)
+    for runtime, batch, threads in product(config.runtimes, (1, NETWORKS[name]), config.threads):
+        row = {"network": name, "runtime": runtime, "batch_size": batch, "threads": threads}
+
+        def measure(timing: Timing) -> dict[str, Any]:
+            start = time.perf_counter()
+            levels, found = levels_in_time(network, timing, config.share)
+            found["seconds"] = time.perf_counter() - start
+            pruned = _costs(network, network.deployed(levels, found["block"]))
+            return {"dense": _costs(network, network.dense.model), "pruned": pruned, **found}
+
+        timing = Timing(runtime, batch, threads)
+        yield config.kept("speed", row, lambda timing=timing: measure(timing))
+
+
+def _contest(config: LatencyConfig, network: Prunable) -> list[dict[str, Any]]:
+    """Return our networks and others' that take the same share of the time."""
     name = network.dense.spec
-    for runtime in config.runtimes:
-        for batch_size in (1, NETWORKS[name]):
-            for threads in config.threads:
-                timing = Timing(runtime, batch_size, threads)
-                note(f"{name}, {runtime}, {counted(batch_size, 'image')}, {threads} threads")
-                start = time.perf_counter()
-                model, facts = by_time(network, timing, config.share)
-                seconds = time.perf_counter() - start
-                times = timing.compare(
-                    {"dense": network.dense.model, "pruned": model}, _image(network)
-                )
-                yield {
-                    "network": name,
-                    "runtime": runtime,
-                    "batch_size": batch_size,
-                    "threads": threads,
-                    "dense_ms": times["dense"].median_ms,
-                    "pruned_ms": times["pruned"].median_ms,
-                    "dense": counts(physical_cost(network.dense.model, _image(network))),
-                    "pruned": counts(physical_cost(model, _image(network))),
-                    "seconds": seconds,
-                    **facts,
-                }
-
-
-def _image(network: Prunable) -> torch.Tensor:
-    return network.dense.image
-
-
-def _contest(config: LatencyConfig, network: Prunable) -> Iterator[dict[str, Any]]:
-    """Yield our networks and others' that take the same share of the time, on the last runtime."""
-    dense, name = network.dense, network.dense.spec
-    timing = Timing(config.runtimes[-1], NETWORKS[name], config.threads[0])
     trained = name == "resnet_56" and config.resume is not None
-    images = open_images(config, dense) if trained else None
-    if config.contest:
-        yield _row(name, "dense", 1.0, dense.model, network, images)
-    for share in config.contest:
-        for how, found in _networks(network, timing, share, trained, config.seed):
-            note(f"{name} at {share:.0%}: {how}")
-            try:
-                model, left = found()
-            except Exception as error:  # what another tool cannot do is part of the result
-                note(f"{how}: {type(error).__name__}: {error}")
-                continue
-            yield {"share": share, **_row(name, how, left, model, network, images)}
+    rows, images = [], None
+    if trained and "right" in config.parts:
+        images = open_images(config, network.dense)
+    others = contestants(network, ranks=trained, seed=config.seed)
+    for batch in _CONTEST_BATCHES.get(name, (NETWORKS[name],)):
+        timing = Timing(_CONTEST_RUNTIME, batch, config.threads[0])
+        found = [_contest_row(config, network, one, timing) for one in others]
+        found = [row for row in found if "error" not in row]
+        if images is not None:
+            found = _with_right(config, images, others, found)
+        rows += found
+    return rows
 
 
-def _networks(network: Prunable, timing: Timing, share: float, trained: bool, seed: int):
-    """Yield (name, what makes the network and says its share of the time) of each contestant."""
-
-    def in_time(prunable: Prunable):
-        model, _ = by_time(prunable, timing, share)
-        times = timing.compare({"dense": network.dense.model, "pruned": model}, _image(network))
-        return model, times["pruned"].median_ms / times["dense"].median_ms
-
-    def by_knob(knob: Knob):
-        return at_share(network.dense, timing, knob, share)
-
-    yield "target in time, l1", lambda: in_time(network)
-    if trained:
-        ranks = Path("rank_conv") / network.dense.spec
-        how = {"criterion": "rank", "rank_folder": ranks, "seed": seed, "force": True}
-        ranked = Prunable(
-            network.dense,
-            score_layers(network.dense, **how),
-            full_ranks(network.dense, ranks),
-            True,
-        )
-        yield "target in time, rank", lambda: in_time(ranked)
-    yield "MACs, l1", lambda: by_knob(by_macs(network))
-    grouped = Prunable(network.dense, network.scores, None, group=True)
-    yield "MACs, l1, --group", lambda: by_knob(by_macs(grouped))
-    for name, knob in torch_pruning(network.dense).items():
-        yield name, lambda knob=knob: by_knob(knob)
-
-
-def _row(
-    name: str, how: str, left: float, model: nn.Module, network: Prunable, images: Images | None
+def _contest_row(
+    config: LatencyConfig, network: Prunable, one: Contestant, timing: Timing
 ) -> dict[str, Any]:
-    row = {"network": name, "how": how, "left": left}
-    row |= counts(physical_cost(model, _image(network)))
-    if images is not None:
-        if how != "dense":
-            recalibrate(model, images.recalibration_batches(1000, 0))
-        accuracy = measure_accuracy(model, images.evaluation_batches(images.test))
-        row |= {"correct": accuracy.correct, "images": accuracy.images}
-    return row
+    row = {"network": network.dense.spec, "runtime": timing.runtime}
+    row |= {"batch_size": timing.batch_size, "threads": timing.threads, "how": one.name}
+
+    def measure() -> dict[str, Any]:
+        try:
+            setting, left = one.find(timing, config.share)
+        except Exception as error:  # what another tool cannot do is part of the result
+            return {"error": f"{type(error).__name__}: {error}"}
+        return {"setting": setting, "left": left, **_costs(network, one.make(setting))}
+
+    return config.kept("contest", row, measure)
+
+
+def _with_right(
+    config: LatencyConfig,
+    images: Images,
+    others: Sequence[Contestant],
+    rows: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return the rows with right answers; of Torch-Pruning's the best alone is fine-tuned."""
+    known, done = {one.name: one for one in others}, []
+
+    def right(row: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+        key = {name: row[name] for name in ("network", "batch_size", "how")} | {"epochs": epochs}
+        path = FOLDER / "-".join(["tuning", *(str(x).replace(" ", "_") for x in key.values())])
+        make = known[row["how"]].make
+        how = {"epochs": epochs, "folder": path, "seed": config.seed}
+        how["recalibrates"] = row["how"] != _DENSE
+        return config.kept("right", key, lambda: right_answers(make(row["setting"]), images, **how))
+
+    for row in rows:
+        done.append({**row, "correct": right(row, 0)["correct"], "images": len(images.test)})
+    theirs = [row["correct"] for row in done if row["how"].startswith(_TORCH_PRUNING)]
+    for row in done if config.epochs else ():
+        ours = not row["how"].startswith(_TORCH_PRUNING)
+        if row["how"] != _DENSE and (ours or row["correct"] == max(theirs)):
+            row["tuned_correct"] = right(row, config.epochs)["correct"]
+    return done
 
 
 def stored_text(measured: Mapping[str, Any]) -> str:
@@ -226,15 +244,15 @@ def stored_text(measured: Mapping[str, Any]) -> str:
 
 
 def _speed_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    speedup = row["dense_ms"] / row["pruned_ms"]
-    fewer = row["dense"]["macs"] / row["pruned"]["macs"]
+    speedup, fewer = 1 / row["left"], row["dense"]["macs"] / row["pruned"]["macs"]
     return (
         row["network"],
         row["runtime"],
         str(row["batch_size"]),
         str(row["threads"]),
-        f"{row['dense_ms']:.2f} ms",
-        f"{1 / speedup:.1%}",
+        f"{row['latency']['dense']['median_ms']:.2f} ms",
+        f"{row['left']:.1%}",
+        f"from {row['rounds'][0]['measured']:.0%} on",
         f"{speedup:.2f}",
         f"{fewer:.2f}x fewer",
         f"{speedup / fewer:.2f}",
@@ -245,9 +263,17 @@ def _speed_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _contest_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    right = f"{row['correct']} of {row['images']}" if "correct" in row else ""
+    of_images = f" of {row['images']:,}" if "images" in row else ""
+    right = (f"{row[x]:,}{of_images}" if x in row else "" for x in ("correct", "tuned_correct"))
     counted_up = (millions(row["macs"]), millions(row["parameters"]))
-    return (row["network"], row["how"], f"{row['left']:.1%}", *counted_up, right)
+    return (
+        row["network"],
+        str(row["batch_size"]),
+        row["how"],
+        f"{row['left']:.1%}",
+        *counted_up,
+        *right,
+    )
 
 
 def main(argv: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ import importlib.util
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from utils.graph.groups import channel_groups
 from utils.graph.network import Network
+from utils.planning.budget import full_ranks
+from utils.planning.plan import score_layers
 from utils.planning.rate_levels import RateLevels, rate_levels
 from utils.planning.time_target import Timing, land_in_time, share_of, time_model
 from utils.pruning.allocation import global_steps, normalized
@@ -52,14 +55,59 @@ class Prunable:
         """Return the scores, comparable between layers."""
         return normalized(self.scores, self.full_ranks)
 
+    def deployed(self, levels: Levels, block: int) -> nn.Module:
+        """Return the small network of the levels as targets in time make it."""
+        return self.rates.deployed(levels, block)
+
     def removed(self, levels: Levels) -> nn.Module:
         """Return the small network of the levels."""
         masks = self.rates.masks(levels)
         return remove_filters(self.dense.model, self.dense.graph, masks, check=False)
 
 
-def by_time(network: Prunable, timing: Timing, share: float) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the network that `--target_latency` makes, and how it was found."""
+@dataclass(frozen=True)
+class Contestant:
+    """A way to make a network fast: `make` gives the network of a setting, as JSON holds that.
+
+    `find` gives the setting whose network takes a share of the dense network's time, as it is
+    timed, and the share that it does take.
+    """
+
+    name: str
+    make: Callable[[Any], nn.Module]
+    find: Callable[[Timing, float], tuple[Any, float]]
+
+
+def contestants(network: Prunable, *, ranks: bool, seed: int) -> list[Contestant]:
+    """Return the contestants, of a network and its L1 scores; with `ranks` by those, too."""
+    dense, grouped = network.dense, replace(network, group=True)
+    found = [Contestant("dense", lambda _: dense.model, lambda timing, share: (0, 1.0))]
+    found.append(_in_time("target in time, l1", grouped))
+    if ranks:
+        folder = Path("rank_conv") / dense.spec
+        how = {"criterion": "rank", "rank_folder": folder, "seed": seed, "force": True}
+        ranked = Prunable(dense, score_layers(dense, **how), full_ranks(dense, folder), True)
+        found.append(_in_time("target in time, rank", ranked))
+    knobs = {"MACs, l1": by_macs(network), "MACs, l1, --group": by_macs(grouped)}
+    return found + [_by_knob(dense, *one) for one in {**knobs, **torch_pruning(dense)}.items()]
+
+
+def _in_time(name: str, network: Prunable) -> Contestant:
+    def find(timing: Timing, share: float) -> tuple[dict[str, Any], float]:
+        levels, found = levels_in_time(network, timing, share)
+        return {"levels": list(levels), "block": found["block"]}, found["left"]
+
+    return Contestant(name, lambda setting: network.deployed(**setting), find)
+
+
+def _by_knob(dense: Network, name: str, knob: Knob) -> Contestant:
+    return Contestant(name, knob, lambda timing, share: at_share(dense, timing, knob, share))
+
+
+def levels_in_time(
+    network: Prunable, timing: Timing, share: float
+) -> tuple[Levels, dict[str, Any]]:
+    """Return the levels that `--target_latency` finds, by group, and how they were found."""
     network = replace(network, group=True)
     model, facts = time_model(network.dense, network.rates.units, timing)
     knapsack = Knapsack(network.rates.units, scores_lost(model, network.normalized()), model)
@@ -67,11 +115,11 @@ def by_time(network: Prunable, timing: Timing, share: float) -> tuple[nn.Module,
         network.dense,
         timing,
         proposed=knapsack.within,
-        masks=network.rates.masks,
+        predicted=model.share,
+        made=lambda levels: network.deployed(levels, facts["block"]),
         target=share,
     )
-    facts["rounds"] = len(found["rounds"])
-    return network.removed(levels), facts
+    return levels, facts | found
 
 
 def by_macs(network: Prunable) -> Knob:
@@ -127,22 +175,21 @@ def _torch_pruning(dense: Network, round_to: int) -> Knob:
     return at
 
 
-def at_share(dense: Network, timing: Timing, knob: Knob, share: float) -> tuple[nn.Module, float]:
-    """Return the network, of those tried, whose time is nearest to the share, and its share.
+def at_share(dense: Network, timing: Timing, knob: Knob, share: float) -> tuple[float, float]:
+    """Return where the knob is turned to for a time that is nearest to the share, and the time.
 
     Halves the interval of the knob; a network that is slower than dense counts as dense.
     """
     low, high, found = 0.0, 1.0, []
     for _ in range(_TRIES):
         middle = (low + high) / 2
-        model = knob(middle)
-        models = {"dense": dense.model, "pruned": model}
+        models = {"dense": dense.model, "pruned": knob(middle)}
         with torch.no_grad():
             measured = share_of(timing.compare(models, dense.image))
         note(f"knob {middle:.3f}: {measured:.1%} of the time")
-        found.append((abs(measured - share), len(found), model, measured))
+        found.append((abs(measured - share), middle, measured))
         if abs(measured / share - 1) <= _NEAR:
             break
         low, high = (middle, high) if measured > share else (low, middle)
-    _, _, model, measured = min(found)
-    return model, measured
+    _, middle, measured = min(found)
+    return middle, measured

@@ -65,7 +65,8 @@ def _plans(planned: Planned, block: int) -> dict[str, tuple[PruningPlan, str]]:
     plans = {align: (planned.plan, align) for align in ALIGN}
     if not block:
         return plans
-    plan = given_back(planned.plan, planned.graph, planned.scores, block)
+    how = planned.dense.model, planned.graph, planned.scores
+    plan = given_back(planned.plan, *how, block)
     return {"blocks": (plan, "zeros"), **plans}
 
 

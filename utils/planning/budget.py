@@ -11,6 +11,7 @@ from torch import Tensor
 
 from utils.graph.network import Network
 from utils.metrics.runtimes import runtime_of
+from utils.options.budget_options import TIMED_ALIGN
 from utils.options.devices import open_device
 from utils.options.prune_options import PruneConfig
 from utils.paper.markdown import counted
@@ -33,6 +34,7 @@ from utils.pruning.sensitivity import read_points
 from utils.pruning.time_model import TimeModel
 from utils.rank.estimation import outputs_of
 from utils.rank.rank_files import read_manifest
+from utils.removal.surgery import remove_filters
 from utils.runs.borrowed_state import evaluating
 from utils.runs.choices import RANK_CRITERIA
 from utils.runs.job_folder import JobFolder
@@ -221,7 +223,7 @@ def _by_time(
         timing,
         proposed=proposed,
         predicted=model.share,
-        masks=network.masks,
+        made=_maker(config, replace(network, dense=dense), facts["block"]),
         target=share,
     )
     if found["spread"] <= BUSY:  # else nobody knows what is in reach
@@ -229,6 +231,17 @@ def _by_time(
         _check_reachable(config, unit * least, TIME_TOLERANCE)
     found["left"] *= unit
     return levels, {**facts, **found, "runtime": config.runtime}
+
+
+def _maker(
+    config: PruneConfig, network: RateLevels, block: int
+) -> Callable[[Levels], torch.nn.Module]:
+    """Return the function from levels to the network that is then made of them."""
+    if config.alignment in TIMED_ALIGN:
+        return lambda levels: network.deployed(levels, block)
+    model, graph, align = network.dense.model, network.dense.graph, config.alignment
+    how = {"align": align, "check": False}
+    return lambda levels: remove_filters(model, graph, network.masks(levels), **how)
 
 
 def timing_of(config: PruneConfig) -> Timing:

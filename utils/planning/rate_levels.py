@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.groups import channel_groups
@@ -12,8 +13,10 @@ from utils.metrics.cost import physical_cost
 from utils.paper.rates import CompressRates
 from utils.planning.plan import Planner, planner
 from utils.pruning.budget import CostOf, land, search
+from utils.pruning.giving_back import given_back
 from utils.pruning.rate_units import Levels, RateUnit, rate_units, rates_at
 from utils.pruning.sensitivity import macs_left, parameters_left
+from utils.removal.surgery import remove_filters
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class RateLevels:
     def masks(self, levels: Levels) -> dict[str, Tensor]:
         """Return {conv: bool [filters]}, True is kept, of the plan of the levels."""
         return self.plan_of(self.rates(levels)).masks()
+
+    def deployed(self, levels: Levels, block: int) -> nn.Module:
+        """Return the network of the levels as `--align blocks` has it, unproven."""
+        model, graph = self.dense.model, self.dense.graph
+        plan = given_back(self.plan_of(self.rates(levels)), model, graph, self.scores, block)
+        return remove_filters(model, graph, plan.masks(), align="zeros", check=False)
 
     def counter(self, of: str) -> CostOf:
         """Return levels -> the share that removal would leave of the "params", else of the MACs."""

@@ -22,6 +22,7 @@ from utils.metrics.layer_shapes import layer_shapes
 from utils.metrics.runtimes import runtime_of
 from utils.pruning.rate_units import Levels, RateUnit
 from utils.pruning.time_model import TimeModel
+from utils.removal.record import Removal, removals_of
 from utils.removal.surgery import remove_filters
 from utils.runs import processes
 from utils.runs.notes import note
@@ -103,7 +104,17 @@ def time_model(
         f"{error:+.1%} of the whole network's {whole:.2f} ms"
     )
     facts = {"block": table.block, "whole_ms": whole, "sum_error": error}
-    return TimeModel(units, dense.graph, shapes, table, whole), facts
+    return TimeModel(units, dense.graph, shapes, table, whole, _removal(dense, units)), facts
+
+
+def _removal(dense: Network, units: Sequence[RateUnit]) -> Removal:
+    """Return how channels go where nothing is copied, found by half of each group's."""
+    masks = {name: torch.ones(n, dtype=torch.bool) for name, n in dense.graph.filters().items()}
+    for group in (group for unit in units for group in unit.groups):
+        for layer, index in (x for channel in group.channels[1::2] for x in channel):
+            masks[layer][index] = False
+    slim = remove_filters(dense.model, dense.graph, masks, align="zeros", check=False)
+    return next(reversed(removals_of(slim)), Removal("zeros"))
 
 
 def land_in_time(
@@ -112,7 +123,7 @@ def land_in_time(
     *,
     proposed: Callable[[float], Levels],
     predicted: Callable[[Levels], float],
-    masks: Callable[[Levels], Mapping[str, Tensor]],
+    made: Callable[[Levels], nn.Module],
     target: float,
 ) -> tuple[Levels, dict[str, Any]]:
     """Return the levels whose network, really made and timed, takes `target` of the dense time.
@@ -125,15 +136,14 @@ def land_in_time(
     Args:
         proposed: the levels that take a share of the dense time, by the model.
         predicted: the share that levels take, by the model.
-        masks: {conv: bool [filters]} of levels, True is kept.
+        made: the network of levels.
     """
     image, rounds = dense.image, []
     asked_for: dict[Levels, float] = {}
     found: dict[Levels, list[dict[str, Latency]]] = {}
 
     def timed(levels: Levels) -> float:
-        slim = remove_filters(dense.model, dense.graph, masks(levels), check=False)
-        times = timing.compare({"dense": dense.model, "pruned": slim}, image)
+        times = timing.compare({"dense": dense.model, "pruned": made(levels)}, image)
         found.setdefault(levels, []).append(times)
         measured, asked = share_of(times), asked_for[levels]
         rounds.append({"asked": asked, "measured": measured})

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
@@ -11,25 +12,34 @@ from utils.graph.groups import channel_groups
 from utils.metrics.layer_shapes import FOURS
 from utils.pruning.group_plan import channel_scores
 from utils.pruning.plan import LayerPlan, PruningPlan
+from utils.removal.record import Removal, removals_of
+from utils.removal.surgery import places, remove_filters
 
 GIVEN_BACK = "given back: no time"
 
 
 def given_back(
-    plan: PruningPlan, graph: ChannelGraph, scores: Mapping[str, Tensor], block: int
+    plan: PruningPlan,
+    model: nn.Module,
+    graph: ChannelGraph,
+    scores: Mapping[str, Tensor],
+    block: int,
 ) -> PruningPlan:
     """Return the plan with filters given back that take no time, those of the highest score first.
 
-    Where nothing is copied, a channel that any layer writes into a sum is there for all that do, so
-    all of them keep it. Then the channels of each group that stay are filled up to a multiple of
-    `block`, of four where they are less than a block.
+    Where nothing is copied, a channel that any layer writes into a sum, or that the network's own
+    code needs, is there for all that write there, so all of them keep it. Then the channels of each
+    group that stay are filled up to a multiple of `block`, of four where they are less than a
+    block.
 
     Args:
         block: channels that the runtime computes at once.
     """
     kept = {layer.conv: layer.mask() for layer in plan.layers}
-    places = graph.kept_positions(graph.kept(plan.masks(), plain=tuple(graph.alignable)))
-    there = {(layer, i) for layer, (outputs, _) in places.items() for i in outputs.tolist()}
+    slim = remove_filters(model, graph, plan.masks(), align="zeros", check=False)
+    how = next(reversed(removals_of(slim)), Removal("zeros"))
+    stand = graph.kept_positions(places(graph, plan.masks(), how))
+    there = {(layer, i) for layer, (outputs, _) in stand.items() for i in outputs.tolist()}
     for group in channel_groups(graph, across_sums=True):
         stays = [bool(there.intersection(channel)) for channel in group.channels]
         step = block if sum(stays) > block else FOURS

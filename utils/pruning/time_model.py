@@ -10,6 +10,8 @@ from utils.graph.groups import ChannelGroup
 from utils.metrics.latency_table import FOURS, LatencyTable
 from utils.metrics.layer_shapes import LayerShape
 from utils.pruning.rate_units import Levels, RateUnit
+from utils.removal.record import Removal
+from utils.removal.surgery import places
 
 Widths = dict[str, tuple[int, int]]  # {layer: channels read and written}
 
@@ -23,6 +25,7 @@ class TimeModel:
 
     Args:
         whole_ms: time of the dense network.
+        how: how channels are removed, which says where the network's own code cannot follow.
     """
 
     def __init__(
@@ -32,12 +35,13 @@ class TimeModel:
         shapes: Mapping[str, LayerShape],
         table: LatencyTable,
         whole_ms: float,
+        how: Removal,
     ):
         self.units, self.table = units, table
-        whole = _widths(graph, {})
+        whole = _widths(graph, {}, how)
         self._shapes = {name: shape for name, shape in shapes.items() if name in whole}
         self._taken = [
-            [_taken_by_channel(graph, group, whole) for group in unit.groups] for unit in units
+            [_taken_by_channel(graph, group, whole, how) for group in unit.groups] for unit in units
         ]
         self._touched = [
             sorted({name for of_group in taken for name in of_group if name in self._shapes})
@@ -127,17 +131,19 @@ class TimeModel:
         return rest + shape.calls * self.table.layer_ms(shape, reads, writes)
 
 
-def _widths(graph: ChannelGraph, masks: Mapping[str, torch.Tensor]) -> Widths:
-    kept = graph.kept_positions(graph.kept(masks))
+def _widths(graph: ChannelGraph, masks: Mapping[str, torch.Tensor], how: Removal) -> Widths:
+    kept = graph.kept_positions(places(graph, masks, how))
     return {name: (len(inputs), len(outputs)) for name, (outputs, inputs) in kept.items()}
 
 
-def _taken_by_channel(graph: ChannelGraph, group: ChannelGroup, whole: Widths) -> Widths:
+def _taken_by_channel(
+    graph: ChannelGraph, group: ChannelGroup, whole: Widths, how: Removal
+) -> Widths:
     """Return how many channels each layer reads and writes less when one of the group is gone."""
     sizes = graph.filters()
     masks = {layer: torch.ones(sizes[layer], dtype=torch.bool) for layer in group.layers}
     for layer, index in group.channels[0]:
         masks[layer][index] = False
-    left = _widths(graph, masks)
+    left = _widths(graph, masks, how)
     fewer = {n: (r - left[n][0], w - left[n][1]) for n, (r, w) in whole.items()}
     return {name: both for name, both in fewer.items() if any(both)}

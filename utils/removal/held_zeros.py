@@ -25,8 +25,8 @@ def held_zeros(
     for parameter in ones.parameters():
         parameter.fill_(1)
     places = dict(remove_channels(ones, graph, masks, how=how, check=False).named_parameters())
-    held = ParameterMasks()
+    held, own = ParameterMasks(), dict(dense.named_parameters())
     for name, parameter in slim.named_parameters():
-        if name in places and not places[name].all():
+        if name in own and not places[name].all():
             held.add(name.rpartition(".")[0], parameter, places[name].detach().to(parameter))
     return held if held.parameters else None
