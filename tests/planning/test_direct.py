@@ -104,6 +104,32 @@ def test_a_network_of_barriers_has_nothing_to_prune():
         prune(names["Barrier"](), EXAMPLE, criterion="l1", ratio=0.5)
 
 
+class Steps(nn.Module):
+    """A network of an image and a number for each image."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.step = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(1, 8)
+        self.head = nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, images, steps):
+        return self.head(torch.relu(self.conv(images) + self.step(steps)[:, :, None, None]))
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["tuple", "dict"])
+@pytest.mark.parametrize("how", [{"ratio": 0.5}, {"target_macs": 0.6}], ids=str)
+def test_a_network_of_several_inputs_is_pruned(named, how, tmp_path):
+    inputs = {"images": torch.randn(1, 3, 8, 8), "steps": torch.ones(1, 1)}
+    example = inputs if named else tuple(inputs.values())
+    small = prune(Steps(), example, criterion="l1", group=True, **how)
+    assert small.model(**inputs).shape == (1, 3, 8, 8)
+    macs = [cost["macs"] for cost in small.costs.values()]
+    assert 0.4 * macs[0] < macs[1] < 0.7 * macs[0]
+    small.save(tmp_path / "small.pt")
+    again = load_removed(tmp_path / "small.pt", Steps(), example)
+    assert torch.equal(again(**inputs), small.model(**inputs))
+
+
 def test_another_project_keeps_its_own_utils(monkeypatch, model):
     theirs = ModuleType("utils")
     mine = {name: module for name, module in sys.modules.items() if name.startswith("utils.")}

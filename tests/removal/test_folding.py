@@ -98,6 +98,15 @@ def test_a_constant_that_something_else_reads_stays():
     assert remove_filters(model, graph, {"stem": HALF["stem"]}).second.in_channels == 8
 
 
+def test_constants_fold_in_the_precision_that_the_network_has():
+    model = drawn().float()
+    removed = remove_filters(model, trace_channels(model, IMAGE), HALF)
+    exact = masked_and_removed(drawn())[1]
+    assert removed.head.in_features == 4
+    assert all(p.dtype == torch.float32 for p in removed.parameters())
+    torch.testing.assert_close(removed.norm2.running_mean, exact.norm2.running_mean.float())
+
+
 def test_a_file_holds_what_was_folded(tmp_path):
     _, removed = masked_and_removed(drawn())
     write_removed(tmp_path / "small.pt", removed, HALF)

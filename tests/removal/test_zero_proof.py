@@ -88,6 +88,15 @@ def test_what_differs_in_train_mode_really_does():
     assert float((found - wanted).abs().max()) > 1e-3
 
 
+def test_constants_fold_in_the_precision_that_the_network_has():
+    model = Two(nn.ReLU())
+    removal = remove_zero_filters(model, IMAGE)
+    assert removal.trains_otherwise == "" and removal.kept["first"] == [0, 2, 3]
+    assert all(p.dtype == torch.float32 for p in removal.model.parameters())
+    bias = model.second.bias + 0.7 * model.second.weight[:, 1].sum((1, 2))
+    torch.testing.assert_close(removal.model.second.bias, bias)
+
+
 def test_a_network_that_is_not_checked_says_so():
     removal = remove_zero_filters(Two(nn.ReLU()), IMAGE, check=False)
     assert removal.trains_otherwise == "it was not checked"

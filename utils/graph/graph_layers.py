@@ -1,6 +1,7 @@
 """The prunable layers of any network, from its channel graph."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -9,12 +10,13 @@ from torch import Tensor
 from utils.graph.activation_sites import ActivationSite, SiteValues, activation_sites
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.groups import ChannelGroup, channel_groups
+from utils.graph.inputs import called
 from utils.graph.prunable import RankLayer, RankLayers, Site
 from utils.graph.tracing import left_alone
 from utils.runs.borrowed_state import evaluating
 
 
-def graph_layers(model: nn.Module, graph: ChannelGraph, image: Tensor) -> RankLayers:
+def graph_layers(model: nn.Module, graph: ChannelGraph, image: Any) -> RankLayers:
     """Return the convs and linears that may get narrower, in the order they run.
 
     Layers that live and die together have one rate. One of them is scored, the first whose own
@@ -71,9 +73,7 @@ def _no_rank(shape: torch.Size | None, filters: int) -> str:
 
 
 @torch.no_grad()
-def _shapes(
-    model: nn.Module, sites: Iterable[ActivationSite], image: Tensor
-) -> dict[str, torch.Size]:
+def _shapes(model: nn.Module, sites: Iterable[ActivationSite], image: Any) -> dict[str, torch.Size]:
     """Return {layer: shape of its own activation} of one image."""
     layer_of = {site.number: site.conv for site in sites}
     shapes: dict[str, torch.Size] = {}
@@ -82,7 +82,7 @@ def _shapes(
         shapes[layer_of[number]] = value.shape
 
     with left_alone(model), evaluating(model), SiteValues(layer_of, tell):
-        model(image)
+        called(model, image)
     return shapes
 
 

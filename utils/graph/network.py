@@ -12,6 +12,7 @@ from torch import Tensor
 from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.graph_layers import graph_layers
 from utils.graph.prunable import RankLayers
+from utils.graph.values import mapped
 from utils.runs.checkpoint import sha256_of
 
 FORMS = ("dense", "mask", "remove")
@@ -32,7 +33,7 @@ class Network:
 
     model: nn.Module
     spec: str
-    example: Tensor  # [1, C, H, W], a black image
+    example: Any  # a black image [1, C, H, W]; from Python also a tuple or dict of inputs
     num_classes: int
     known_layers: RankLayers | None  # of the registry's networks; of others the graph knows them
     official: Any
@@ -66,9 +67,10 @@ class Network:
         return {"arch": self.spec, "checkpoint": path}
 
     @property
-    def image(self) -> Tensor:
-        """The example on the model's device, [1, C, H, W]."""
-        return self.example.to(next(self.model.parameters()).device)
+    def image(self) -> Any:
+        """The example on the model's device."""
+        device = next(self.model.parameters()).device
+        return mapped(self.example, lambda tensor: tensor.to(device))
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.network import Network
+from utils.graph.values import mapped
 from utils.metrics.cost import counts, physical_cost
 from utils.paper.official import Official
 from utils.paper.rates import CompressRates, rates_of_layers, rates_of_ratio, read_rates
@@ -55,7 +56,7 @@ class Pruned:
 
 def prune(
     model: nn.Module,
-    example: Tensor,
+    example: Any,
     *,
     criterion: Criterion = "rank",
     images: Iterable[Any] | None = None,
@@ -78,7 +79,7 @@ def prune(
     and `target_params` (the share that is to remain) says how much goes.
 
     Args:
-        example: one input, [1, C, H, W].
+        example: one input, [1, C, H, W], or a tuple of inputs or a dict of them by name.
         criterion: as of the command, or a function of a layer's weight [F, ...] that gives scores
             [F], of which the higher stay.
         images: what ranks are of: a loader or batches [N, C, H, W], or tuples that begin with one.
@@ -94,7 +95,8 @@ def prune(
     given = [(kind, amount) for kind, amount in amounts.items() if amount is not None]
     if len(given) != 1:
         raise ValueError("prune: expected one of ratio, rates, target_macs and target_params")
-    dense = Network(model, "the model", example.cpu(), 0, None, Official())
+    example = mapped(example, lambda tensor: tensor.cpu())
+    dense = Network(model, "the model", example, 0, None, Official())
     check_finite(dense)
     if not dense.layers.layers:
         raise ValueError("the model has nothing to prune: every layer reaches its output")
@@ -124,7 +126,8 @@ def _scores(
     if images is None:
         raise ValueError(f"criterion {criterion!r} needs images: expected a loader or batches")
     layers = layers_at(dense, sites)
-    device, batches = dense.image.device, [images] if isinstance(images, Tensor) else images
+    device = next(dense.model.parameters()).device
+    batches = [images] if isinstance(images, Tensor) else images
     firsts = (batch[0] if isinstance(batch, list | tuple) else batch for batch in batches)
     found = estimate_ranks(dense.model, layers.sites(), (first.to(device) for first in firsts))
     ranked = layers.scored_by_rank()

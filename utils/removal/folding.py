@@ -3,7 +3,7 @@
 Where a network's own code adds one number to all channels, a masked channel is that number, not
 zero. A conv without zero padding, or a linear, makes one number of it in turn, which its bias takes
 up, or the running mean of the batch norm behind it: then the channel can go. In train mode that
-norm subtracts the number anyway.
+norm subtracts the number anyway. What is another number in train mode stays.
 """
 
 import torch
@@ -30,12 +30,15 @@ def foldable(masked: nn.Module, graph: ChannelGraph, alive: Tensor) -> Tensor:
     sinks = {id(r): _sink(masked, graph, r) for r in _readers(graph, found)}
     _leave_others(graph, found, {key for key, sink in sinks.items() if sink})
     if found.any():
+        exact = copied(masked).cpu().double()
         try:
-            run = ConstantRun(copied(masked).cpu().double(), graph)
+            runs = [ConstantRun(exact, graph, train=train) for train in (False, True)]
         except Exception:  # the network's own code, on random numbers
             return found[:0].long()
         for relation in _readers(graph, found):
-            found[relation.inputs[run.reads[id(relation)].isnan()]] = False
+            read, trained = (run.reads[id(relation)] for run in runs)
+            same = (read - trained).abs() <= 1e-9 * read.abs() + 1e-12  # no NaN
+            found[relation.inputs[~same]] = False
         _leave_others(graph, found, set(sinks))
     for relation in _readers(graph, found):
         found[relation.columns[found[relation.inputs]]] = True

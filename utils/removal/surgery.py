@@ -89,13 +89,15 @@ def remove_channels(
     how, difference = replace(how, ways=dict(how.ways)), None
     for _ in range(_TRIES):
         keep = places(graph, masks, how)
-        slim = smaller(masked, graph, keep)
-        add_folds(slim, graph, folds(masked, graph, keep, how.folded), keep)
+        slim, amounts = smaller(masked, graph, keep), folds(masked, graph, keep, how.folded)
         found: Misfit | None = misfit(slim, graph, keep)
         if found is None and check:
-            difference = first_difference(masked, slim, graph)
+            exact = copied(slim).double() if amounts else slim  # not rounded yet
+            add_folds(exact, graph, amounts, keep)
+            difference = first_difference(masked, exact, graph)
             found = difference and difference.misfit(graph)
         if found is None:
+            add_folds(slim, graph, amounts, keep)
             if masks:
                 note_removal(slim, how)
             return slim

@@ -35,8 +35,8 @@ from utils.removal.constant_channels import (
     scales_of,
     why_unfoldable,
 )
-from utils.removal.copies import copied
-from utils.removal.record import NO_LABELS, Removal
+from utils.removal.copies import copied, dtypes_of, give_dtypes
+from utils.removal.record import Removal
 from utils.removal.surgery import add_biases, remove_channels
 from utils.removal.zero_proof import prove
 
@@ -87,19 +87,21 @@ def remove_zero_filters(model: nn.Module, example: Any, *, check: bool = True) -
         ValueError: if the network cannot be run on the example or copied, or if the copy does not
             compute what it computes.
     """
-    model = without_reparametrization(model)
+    model, dtypes = without_reparametrization(model), dtypes_of(model)
+    model = model.double()  # constants are folded and compared before they are rounded
     graph = trace_channels(model, example)
-    run = ConstantRun(copied(model).cpu().double(), graph)
+    run = ConstantRun(copied(model).cpu(), graph)
     decision = _decide(graph, run, _shifts(graph, model))
     dense = copied(model)
     added = _fold(model, graph, decision)
     stays = tuple(_staying(graph, decision))
     grown = trace_channels(model, example) if added else graph  # the biases are parameters, too
-    how = Removal(unmasked=_shifts(grown, model), folded=NO_LABELS)
+    how = Removal(unmasked=_shifts(grown, model))
     slim = remove_channels(model, grown, decision.masks, how=how, check=False)
     otherwise = "it was not checked"
     if check:
         otherwise = prove(dense, slim, graph, run, decision.gone(graph), decision.dead)
+    give_dtypes(slim, dtypes)
     positions = grown.kept_positions(grown.kept(decision.masks, unmasked=how.unmasked))
     kept = {layer: positions[layer][0].tolist() for layer in grown.filters()}
     return ZeroRemoval(slim, decision.masks, kept, added, stays, otherwise)
