@@ -2,13 +2,14 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
 import main
-from tests.own_networks import NET
 from tests.pages import command_lines
+from utils.paper.pages import ROOT
 
 PRUNED = "pruned.pt"
 OWN = {"--arch", "--dataset", "--data_dir", "--normalization"}  # flags of the job's own words
@@ -103,7 +104,7 @@ def test_every_line_runs(line, call, job, made, quick):
 
 
 def test_the_lines_for_a_network_of_ones_own_run_in_turn(call, images, quick):
-    Path("my_net.py").write_text(NET)
+    shutil.copy(ROOT / "utils/benchmarks/my_net.py", "my_net.py")
     assert len(OWN_LINES) > 4
     for line in OWN_LINES:
         words = [str(images) if word == "DATA" else word for word in words_of(line)]

@@ -124,7 +124,7 @@ def _study_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _run(command: str, folder: Path) -> str:
+def run_command(command: str, folder: Path) -> str:
     """Run a door in a folder and return what it printed."""
     note(command)
     door, *words = shlex.split(command)
@@ -142,7 +142,7 @@ def _run_study(command: str, varied: Mapping[str, Sequence[str]], folder: Path) 
         combinations = [{**flags, flag: value} for flags in combinations for value in values]
     rows = []
     for flags in combinations:
-        found = json.loads(_run(f"{_with_flags(command, flags)} --json", folder))
+        found = json.loads(run_command(f"{_with_flags(command, flags)} --json", folder))
         macs = {state: cost["macs"] for state, cost in found["physical"].items()}
         rows.append(
             {
@@ -160,7 +160,7 @@ def run_all(folder: Path) -> dict[str, Any]:
     found = environment(torch.device("cpu"))
     made = {name: found[name] for name in ("device", "threads", "cpus", "torch")}
     stored = {
-        name: {"command": command, "output": excerpt(_run(command, folder), sections)}
+        name: {"command": command, "output": excerpt(run_command(command, folder), sections)}
         for name, (command, sections) in OUTPUTS.items()
     }
     for name, (command, varied) in STUDIES.items():
