@@ -131,12 +131,3 @@ def test_more_memory_than_the_limit_is_refused_before_decoding(folder):
 def test_an_impossible_size_is_refused(folder):
     with pytest.raises(ValueError, match="image size: expected at least 1 pixel, got 0"):
         load_image_folder(folder, 0)
-
-
-def test_a_long_decoding_shows_a_bar_on_standard_error(folder, monkeypatch, capsys):
-    monkeypatch.setattr("utils.data.image_folder._QUIET_FILES", 3)
-    load_image_folder(folder, 8)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert f"decoding {folder.name} train" in captured.err
-    assert f"decoding {folder.name} test" not in captured.err

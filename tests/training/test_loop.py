@@ -224,10 +224,10 @@ def test_records_hold_rates_and_accuracies_but_no_times(tmp_path):
     assert result.last["test"].correct == result.epochs[-1]["test_correct"]
 
 
-def test_nothing_but_bars_is_said_and_on_standard_error(tmp_path, capsys):
+def test_nothing_but_the_epochs_is_said_and_on_standard_error(tmp_path, capsys):
     fitted(tmp_path, stage="conv 03")
     out, err = capsys.readouterr()
-    assert out == "" and "conv 03: 100%" in err and "3/3" in err
+    assert out == "" and "conv 03: epoch 3 of 3, loss " in err
 
 
 def test_epoch_seeds_are_fixed_for_good_and_differ():

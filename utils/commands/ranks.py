@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn as nn
 from torch import Tensor
-from tqdm import tqdm
 
 from utils.commands.rank_report import report_rates, write_report
 from utils.data.gpu_loader import batches, num_batches
@@ -28,6 +27,7 @@ from utils.rank.rank_study import RankRecorder
 from utils.reports.board import check_not_drawn, log_ranks
 from utils.runs import processes
 from utils.runs.atomic_write import check_writable
+from utils.runs.bars import bar
 from utils.runs.environment import environment
 from utils.runs.notes import note
 from utils.runs.stop_signals import stops_held, stops_leaving
@@ -127,13 +127,13 @@ def _with_bar(
     """Rank all layers under a bar that counts a step for each layer of each batch."""
     sites, device = layers.sites(), next(model.parameters()).device
     own = processes.in_turn(range(num_batches(images, config.batch_size)))
-    with tqdm(total=len(own) * len(sites), unit="layer", desc="ranks", mininterval=0.5) as bar:
+    with bar(total=len(own) * len(sites), unit="layer", desc="ranks") as shown:
 
         def advance(site: Site, ranks: Tensor) -> None:
             if recorder is not None:
                 recorder(site, ranks)
-            bar.set_postfix_str(str(site), refresh=False)
-            bar.update()
+            shown.set_postfix_str(str(site), refresh=False)
+            shown.update()
 
         chosen = _images_of(config, images, device)
         return estimate_ranks(model, sites, chosen, exact=config.exact, after_layer=advance)

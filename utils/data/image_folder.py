@@ -6,13 +6,12 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from utils.data.image_files import ClassFiles, decode_image, labels_of, list_splits, upright
 from utils.data.images import Dataset, ImageSet
+from utils.runs.bars import bar
 
 MEMORY_LIMIT_BYTES = 16 * 2**30
-_QUIET_FILES = 2000  # up to so many files are decoded without a progress bar
 
 
 def load_image_folder(
@@ -81,8 +80,7 @@ def _load_split(classes: ClassFiles, size: tuple[int, int], name: str) -> ImageS
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         done = pool.map(decode, range(len(files)))
-        quiet = len(files) <= _QUIET_FILES
-        for _ in tqdm(done, f"decoding {name}", len(files), disable=quiet, unit="image"):
+        for _ in bar(done, total=len(files), desc=f"decoding {name}", unit="image"):
             pass
     return ImageSet(images, labels, tuple(classes), name)
 

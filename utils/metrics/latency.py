@@ -13,6 +13,7 @@ from torch import Tensor
 
 from utils.metrics.runtimes import Run, runtime_of
 from utils.runs import processes
+from utils.runs.bars import bar
 from utils.runs.borrowed_state import evaluating
 
 # Medians of the same network, timed twice in turns, differ by a few percent.
@@ -95,7 +96,8 @@ def _compare(
         for model in models.values():
             stack.enter_context(evaluating(model))
         runs = runtime_of(runtime).prepared(models, example)
-        for turn in range(-warmup, repeats):
+        turns = range(-warmup, repeats)
+        for turn in bar(turns, desc="timing", unit="round", leave=False):
             for name in rotated(list(models), turn):
                 elapsed_ms = _pass_ms(runs[name], example.device)
                 if turn >= 0:

@@ -15,6 +15,7 @@ from utils.metrics.accuracy import Accuracy, measure_accuracy
 from utils.options.data_options import DataOptions
 from utils.options.devices import open_device
 from utils.runs import processes
+from utils.runs.bars import bar
 from utils.training.loop import epoch_seed
 
 
@@ -73,7 +74,9 @@ class Images:
         Of several processes, each gets a batch in turn.
         """
         how = {"device": self.device, "select": processes.in_turn}
-        return batches(images, self.eval_batch_size, self.normalization, **how)
+        found = batches(images, self.eval_batch_size, self.normalization, **how)
+        own = processes.in_turn(range(num_batches(images, self.eval_batch_size)))
+        return iter(bar(found, total=len(own), desc=images.name, unit="batch", leave=False))
 
     def recalibration_batches(self, count: int, seed: int) -> Iterator[Tensor]:
         """Return at most `count` plain train images, drawn by the seed, [N, 3, H, W], N > 1.

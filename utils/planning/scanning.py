@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn as nn
 from torch import Tensor
-from tqdm import tqdm
 
 from utils.data.images import ImageSource, check_enough, draw_images
 from utils.graph.groups import ChannelGroup
@@ -34,6 +33,7 @@ from utils.pruning.sensitivity import (
     unit_name,
 )
 from utils.removal.masks import ChannelMasks, ParameterMasks
+from utils.runs.bars import bar
 from utils.runs.job_folder import JobFolder, named_by
 from utils.runs.log import RunLog
 from utils.runs.options import as_dict
@@ -156,10 +156,10 @@ class Scanning:
                 f"rate {rate:g}: expected points of this scan alone"
             )
         total = sum(len(masks) for _, masks in wanted)
-        with tqdm(total=total, initial=len(found), unit="point", desc="scan") as bar:
+        with bar(total=total, initial=len(found), unit="point", desc="scan") as shown:
             for number, (unit, masks) in enumerate(wanted, start=1):
                 name = unit_name(unit.layers)
-                bar.set_postfix_str(name)
+                shown.set_postfix_str(name, refresh=False)
                 missing = {r: m for r, m in masks.items() if (unit.layers, r) not in found}
                 for point in self._measure(unit, missing, cost) if missing else ():
                     percent = 100 * point.correct / point.images
@@ -167,7 +167,7 @@ class Scanning:
                     log.scalars({f"{CURVES}/{number:03d} {name}": percent}, step)
                     log.epoch(asdict(point))
                     found[point.layers, point.rate] = point
-                    bar.update()
+                    shown.update()
         return [found[unit.layers, rate] for unit, masks in wanted for rate in masks]
 
     def _measure(

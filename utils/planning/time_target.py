@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn as nn
 from torch import Tensor
-from tqdm import tqdm
 
 from utils.graph.network import Network
 from utils.metrics.latency import Latency, compare_latency, using_threads
@@ -25,6 +24,7 @@ from utils.pruning.time_model import TimeModel
 from utils.removal.record import Removal, removals_of
 from utils.removal.surgery import remove_filters
 from utils.runs import processes
+from utils.runs.bars import bar
 from utils.runs.notes import note
 
 TABLES = Path("result") / "latency"
@@ -78,11 +78,11 @@ class Timing:
     def table(self, model: nn.Module, image: Tensor) -> LatencyTable:
         """Return the latency table of a network's layers; what it lacks is measured, with a bar."""
         shapes = layer_shapes(model, image).values()
-        with using_threads(self.threads), tqdm(desc="latency table", unit="layer") as bar:
+        with using_threads(self.threads), bar(desc="latency table", unit="layer") as cells:
 
             def progress(done: int, total: int) -> None:
-                bar.total, bar.n = total, done
-                bar.refresh()
+                cells.total = total
+                cells.update(done - cells.n)
 
             runtime, path = runtime_of(self.runtime), self._path(image.device)
             how = {"device": image.device, "progress": progress}

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from utils.metrics.accuracy import Accuracy
 from utils.runs import processes
+from utils.runs.bars import bar
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import RunLog
+from utils.runs.notes import note
 from utils.runs.stop_signals import HeldStops, Stopped, stops_held
 from utils.training.random_numbers import seeded
 from utils.training.records import accuracies_in, epoch_record
@@ -85,14 +86,17 @@ def fit(
     step = TrainingStep(model, optimizer, recipe, after_step=after_step, teacher=teacher)
     run = Stage(model, optimizer, step, checkpoints, stage, log, select_on, step_offset)
     run.resume()
-    with tqdm(total=recipe.epochs, desc=stage or "training", unit="epoch", mininterval=1) as bar:
-        bar.update(len(run.records))
+    name, done = stage or "training", len(run.records)
+    with bar(total=recipe.epochs, initial=done, desc=name, unit="epoch") as epochs:
         while not _is_over(run, recipe):
             record = _next_epoch(run, recipe, batches_of=batches_of, steps=steps, evaluate=evaluate)
             with stops_held():
                 run.complete(record)
-            bar.set_postfix(_postfix(record), refresh=False)
-            bar.update()
+            if epochs.disable:
+                measured = ", ".join(f"{key} {value}" for key, value in _measured(record).items())
+                note(f"{name}: epoch {len(run.records)} of {recipe.epochs}, {measured}")
+            epochs.set_postfix(_measured(record), refresh=False)
+            epochs.update()
     last, best = (accuracies_in(run.records[epoch]) for epoch in (-1, run.best_epoch))
     return FitResult(last, best, run.best_epoch, run.records, run.seconds)
 
@@ -192,10 +196,10 @@ def _with_learning_rates(
 
 
 def _with_bar(batches: Batches, epoch: int, start: int, steps: int) -> Batches:
-    how = {"unit": "batch", "mininterval": 0.5, "leave": False, "disable": None}
-    return tqdm(batches, f"epoch {epoch + 1}", steps, initial=start, **how)
+    how = {"desc": f"epoch {epoch + 1}", "unit": "batch", "leave": False}
+    return bar(batches, total=steps, initial=start, **how)
 
 
-def _postfix(record: Mapping[str, Any]) -> dict[str, str]:
+def _measured(record: Mapping[str, Any]) -> dict[str, str]:
     percents = {name: f"{acc.top1_percent:.2f}%" for name, acc in accuracies_in(record).items()}
     return {"loss": f"{record['train_loss']:.4f}", **percents}
