@@ -96,6 +96,7 @@ def test_lines_for_cifar10(call, work, arch):
     found = call("main.py", *line(arch), "--epochs", "1", "--json")
     assert "--adjust_prune_ckpt has nothing to do here: a checkpoint loads as it is" in found.err
     assert "no GPU here: --gpu 0 runs on the CPU" in found.err or torch.cuda.is_available()
+    assert found.err.count("HRank's code goes conv by conv, and its test images choose") == 1
     rates = parse_rates(RATES[arch])
     assert len(found.json["layers"]) == len(outline(arch).layers.layers)
     for layer, known in zip(found.json["layers"], outline(arch).layers.layers, strict=True):
@@ -144,6 +145,7 @@ def test_ranks_then_pruning(call, work):
     assert (ranked.json["folder"], ranked.json["images"]) == ("rank_conv/resnet_8_limit2", 10)
     for flag in ("--adjust_ckpt", "--start_idx", "--job_dir"):
         assert f"{flag} has nothing to do here: " in ranked.err
+    assert ranked.err.count("HRank's code crops and flips them, as --augment") == 1
     later = [word for word in line("resnet_8") if word != "--adjust_prune_ckpt"]
     later[later.index("resnet_8")] = "resnet_8_convwise"
     words = (*later, "--rank_conv", "rank_conv/resnet_8_limit2", "--dry_run", "--json")

@@ -45,6 +45,8 @@ def ranks_command(config: RankConfig) -> dict[str, Any]:
     rates = report_rates(outline_of(config), config.compress_rate) if config.report else None
     if config.compress_rate and rates is None:
         note("--compress_rate has nothing to do here: the network is ranked before it is pruned")
+    if config.limit and not config.augment:
+        note("images: plain, so that ranks repeat; HRank's code crops and flips them, as --augment")
     device = open_device(config.device, config.gpu)
     network = open_prunable(config)
     _check_places(config, network.checkpoint_sha256)

@@ -11,6 +11,12 @@ from utils.planning.plan import Planned
 from utils.removal.held_zeros import held_zeros
 from utils.removal.masks import ParameterMasks
 from utils.removal.surgery import remove_filters
+from utils.runs.notes import note
+
+_UNLIKE_HRANK = (
+    "schedule: all convs are pruned at once, and held-out train images choose the epoch; HRank's "
+    "code goes conv by conv, and its test images choose, as --recipe hrank"
+)
 
 
 def finetune_by_schedule(
@@ -25,6 +31,8 @@ def finetune_by_schedule(
     if config.schedule == "iterative":
         return IterativePruning(config, planned, tuning).run()
     if config.schedule == "oneshot":
+        if planned.dense.official.hrank and _is_plain(config):
+            note(_UNLIKE_HRANK)
         if config.mode == "remove":
             removal = planned.dense.model, planned.graph, planned.plan.masks()
             masks = held_zeros(*removal, model)
@@ -37,3 +45,10 @@ def finetune_by_schedule(
         removed = planned.plan.masks()
         model = remove_filters(model, planned.graph, removed, align=planned.align)
     return Finetuned(model, result, planned)
+
+
+def _is_plain(config: PruneConfig) -> bool:
+    """Return whether the options are those of an official line: rates alone, no recipe."""
+    others = config.recipe or config.ratio or config.rates or config.target
+    by_rank = config.criterion == "rank" and config.layout == "hrank"
+    return by_rank and not others and config.select_on == "val"
