@@ -114,10 +114,10 @@ def command_of(name: str, config: Any) -> Command:
             from utils.reports.screen import prune_screen as text
         case "prune weights":
             from utils.commands.prune_weights import prune_weights_command as command
-            from utils.reports.weight_summary import weights_markdown as text
+            from utils.reports.screen import weights_screen as text
         case "prune zeros":
             from utils.commands.prune_zeros import prune_zeros_command as command
-            from utils.reports.zeros_summary import zeros_markdown as text
+            from utils.reports.screen import zeros_screen as text
         case "prune nothing":
             from utils.commands.evaluate import test_only_command as command
             from utils.reports.evaluate_table import evaluate_text as text
@@ -126,7 +126,7 @@ def command_of(name: str, config: Any) -> Command:
             from utils.reports.evaluate_table import evaluate_text as text
         case "scan":
             from utils.commands.scan import scan_command as command
-            from utils.reports.scan_results import scan_markdown as text
+            from utils.reports.screen import scan_screen as text
         case "layers":
             from utils.commands.layers import layers_command as command
             from utils.reports.layers_table import layers_text as text

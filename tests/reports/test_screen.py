@@ -6,7 +6,8 @@ import json
 import pytest
 
 from utils.paper.measured_runs import FOLDER
-from utils.reports.screen import prune_screen
+from utils.reports import screen
+from utils.reports.screen import prune_screen, scan_screen, weights_screen, zeros_screen
 
 RUN = FOLDER / "resnet_56" / "jpeg_rank" / "summary.json"
 
@@ -69,3 +70,32 @@ def test_a_dry_run_has_neither_accuracy_nor_files(summary):
     planned = {name: summary[name] for name in (*kept, "paper_rule", "physical")}
     found = told(planned)
     assert set(found) == {"network", "rates", "MACs", "parameters", "paper", "next"}
+
+
+@pytest.mark.parametrize(
+    ("end", "following"),
+    [(weights_screen, "evaluate --sparse --resume F"), (zeros_screen, "export --resume F")],
+)
+def test_other_prunings_end_with_files_and_what_may_follow(end, following, monkeypatch):
+    for name in ("weights_markdown", "zeros_markdown"):
+        monkeypatch.setattr(screen, name, lambda summary: "the tables\n")
+    summary = {"arch": "my_net.py:MyNet", "job_dir": "J", "pruned_file": "F"}
+    summary["pruned_file_bytes"] = 20_000
+    summary["options"] = {"dataset": "folder", "data_dir": "my data", "normalization": "cifar10"}
+    assert end(summary).splitlines() == [
+        "the tables",
+        "",
+        "file        F, 0.02 MB",
+        "more        J/summary.md",
+        f"next        python main.py {following} --arch my_net.py:MyNet --dataset folder "
+        "--data_dir 'my data'",
+    ]
+    assert "same command without --dry_run" in end({"arch": "resnet_8"}).splitlines()[-1]
+
+
+def test_a_scan_ends_with_the_pruning_that_takes_it(monkeypatch):
+    monkeypatch.setattr(screen, "scan_markdown", lambda summary: "the tables\n")
+    summary = {"job_dir": "J", "options": {"granularity": "filter", "criterion": "l1"}}
+    more, following = scan_screen(summary).splitlines()[-2:]
+    assert more.startswith("more        J/scan.csv, J/summary.md; tensorboard --logdir J")
+    assert "prune --target_macs 0.5 --allocation sensitivity --scan J" in following

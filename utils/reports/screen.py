@@ -1,11 +1,17 @@
-"""What `prune` says on the screen: layers cut to the terminal, and ten lines of what matters."""
+"""What `prune` and `scan` say on the screen: what matters, the files, and what to do next."""
 
+import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from utils.data.load import default_normalization
+from utils.options.weight_options import pruned_by
 from utils.paper.markdown import counted, megabytes, millions
 from utils.planning.budget import budget_line
+from utils.reports.scan_results import scan_markdown
+from utils.reports.weight_summary import weights_markdown
+from utils.reports.zeros_summary import zeros_markdown
 
 _WIDTH = 100  # columns of the last lines at most, but for paths
 _STATES = {"pruned": "pruned", "recalibrated": "recalibrated", "finetuned_best": "fine-tuned"}
@@ -68,14 +74,63 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
         yield "time", _times(summary["latency"]), True
     if summary["paper"] is not None:
         yield "paper", _paper(summary), True
-    if "job_dir" in summary:
-        folder, file = summary["job_dir"], summary["pruned_file"]
-        yield "file", f"{file}, {megabytes(summary['pruned_file_bytes'])}", False
-        yield "more", f"{folder}/summary.md; tensorboard --logdir {folder}", False
-        arch = f" --arch {summary['arch']}" * (":" in summary["arch"])
-        yield "next", f"python main.py export --resume {file}{arch}", False
-    else:
-        yield "next", "the same command without --dry_run prunes and fine-tunes", False
+    for name, text in _files(summary, "export --resume {}", "prunes and fine-tunes"):
+        yield name, text, False
+
+
+def _files(summary: Mapping[str, Any], command: str, does: str) -> Iterator[tuple[str, str]]:
+    """Yield where the result of `prune` is, and the command that may follow, of the file {}."""
+    if "job_dir" not in summary:
+        yield "next", f"the same command without --dry_run {does}"
+        return
+    folder, file = summary["job_dir"], summary["pruned_file"]
+    yield "file", f"{file}, {megabytes(summary['pruned_file_bytes'])}"
+    board = f"; tensorboard --logdir {folder}" * ("accuracy" in summary)
+    yield "more", f"{folder}/summary.md{board}"
+    words = [f"--arch {summary['arch']}"] if ":" in summary["arch"] else []
+    words += _data_words(summary.get("options", {}))
+    yield "next", " ".join(["python main.py", command.format(file), *words])
+
+
+def _data_words(options: Mapping[str, Any]) -> list[str]:
+    """Return the words that name a run's images, but for what every command takes by itself."""
+    dataset = options.get("dataset", "cifar10")
+    usual = {
+        "dataset": "cifar10",
+        "data_dir": "data",
+        "normalization": default_normalization(dataset),
+    }
+    return [
+        f"--{name} {shlex.quote(str(options[name]))}"
+        for name, value in usual.items()
+        if options.get(name, value) != value
+    ]
+
+
+def _ended(text: str, last: Iterable[tuple[str, str]]) -> str:
+    return "\n".join([text, *(f"{name:11s} {said}" for name, said in last)])
+
+
+def weights_screen(summary: Mapping[str, Any]) -> str:
+    """Return the summary of `prune --granularity weight` (of its dry run too) for a terminal."""
+    last = _files(summary, "evaluate --sparse --resume {}", "prunes and fine-tunes")
+    return _ended(weights_markdown(summary), last)
+
+
+def zeros_screen(summary: Mapping[str, Any]) -> str:
+    """Return the summary of `prune --remove_zeros` (of its dry run too) for a terminal."""
+    last = _files(summary, "export --resume {}", "removes them")
+    return _ended(zeros_markdown(summary), last)
+
+
+def scan_screen(summary: Mapping[str, Any]) -> str:
+    """Return the summary of `scan` for a terminal."""
+    folder = summary["job_dir"]
+    last = [("more", f"{folder}/scan.csv, {folder}/summary.md; tensorboard --logdir {folder}")]
+    if pruned_by(summary["options"])[0] == "filters":
+        following = f"prune --target_macs 0.5 --allocation sensitivity --scan {folder}"
+        last.append(("next", f"python main.py {following}, with the same network and criterion"))
+    return _ended(scan_markdown(summary), last)
 
 
 def _change(counts: Mapping[str, Mapping[str, int]], what: str) -> str:
@@ -95,9 +150,9 @@ def _accuracy(summary: Mapping[str, Any]) -> str:
     last = states[[state for state in ("pruned", *_STATES) if state in states][-1]]["test"]
     low, high = last["interval_percent"]
     tuned = "" if "finetuned_best" in states else ", not fine-tuned (--epochs 0)"
-    return (
-        f"{' -> '.join(shown)} ({low:.1f} to {high:.1f}, {counted(last['images'], 'image')}){tuned}"
-    )
+    said, of = f"{' -> '.join(shown)} ({low:.1f} to {high:.1f}", counted(last["images"], "image")
+    whole = f"{said}, {of}){tuned}"
+    return whole if len(whole) <= _WIDTH - 12 else f"{said}){tuned}"
 
 
 def _step(row: Mapping[str, Any]) -> str:
