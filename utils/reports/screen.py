@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from utils.data.load import default_normalization
+from utils.data.normalization import default_normalization
 from utils.options.weight_options import pruned_by
 from utils.paper.markdown import counted, megabytes, millions
 from utils.planning.budget import budget_line
