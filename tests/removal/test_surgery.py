@@ -23,6 +23,7 @@ from tests.networks import (
 from utils.graph.aligned import is_aligned
 from utils.graph.channel_graph import trace_channels
 from utils.metrics.cost import physical_cost
+from utils.removal.law import Difference
 from utils.removal.masks import ChannelMasks
 from utils.removal.surgery import remove_filters
 
@@ -188,6 +189,15 @@ def test_a_difference_is_an_error_that_names_the_module_and_changes_nothing():
     else:  # or what it counts stays whole
         assert slim.conv.out_channels == 4
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_difference_in_a_module_that_was_not_followed_is_one_of_all_operations():
+    graph = trace_channels(Chain([Residual]), IMAGE)
+    operations = [(0, at) for at in range(len(graph.runs[0].operations))]
+    assert Difference("unseen", 1.0, "eval").misfit(graph).places == operations
+    assert Difference("", 1.0, "eval").misfit(graph).places == operations
+    (stem,) = Difference("stem", 1.0, "eval").misfit(graph).places
+    assert graph.runs[0].operations[stem[1]].name == "conv2d"
 
 
 def test_what_cannot_be_copied_is_an_error():

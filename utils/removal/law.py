@@ -34,16 +34,16 @@ class Difference:
     def __str__(self) -> str:
         return f"by {self.size:.3g} in {self.mode} mode, first in module {self.module!r}"
 
-    def misfit(self, graph: ChannelGraph) -> Misfit | None:
-        """Return the operations of the module."""
-        prefix = f"{self.module}."
-        places = [
-            (number, at)
+    def misfit(self, graph: ChannelGraph) -> Misfit:
+        """Return the operations of the module; all if it has none that was followed."""
+        every = [
+            (number, at, operation.path)
             for number, run in enumerate(graph.runs)
             for at, operation in enumerate(run.operations)
-            if f"{operation.path}.".startswith(prefix) or not self.module
         ]
-        return Misfit(places, str(self)) if places else None
+        inside = [place for place in every if f"{place[2]}.".startswith(f"{self.module}.")]
+        places = inside if self.module and inside else every
+        return Misfit([(number, at) for number, at, _ in places], str(self))
 
 
 @torch.no_grad()

@@ -95,7 +95,7 @@ def remove_channels(
             exact = copied(slim).double() if amounts else slim  # not rounded yet
             add_folds(exact, graph, amounts, keep)
             difference = first_difference(masked, exact, graph)
-            found = difference and difference.misfit(graph)
+            found = None if difference is None else difference.misfit(graph)
         if found is None:
             add_folds(slim, graph, amounts, keep)
             if masks:
