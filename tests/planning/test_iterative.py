@@ -52,7 +52,7 @@ def plans_in(name: str) -> list[PruningPlan]:
 
 
 def test_one_step_is_pruning_at_once_bit_for_bit(prune):
-    once = prune("once", *RATIO, "--recalibrate", "0")
+    once = prune("once", *RATIO)
     step = prune("step", *ITERATIVE, "1")
     assert files_in(Path("step"))["plan.json"] == files_in(Path("once"))["plan.json"]
     assert files_in(Path("step"))["log.jsonl"] == files_in(Path("once"))["log.jsonl"]
@@ -199,3 +199,23 @@ def test_a_ratio_is_short_for_its_compress_rate(prune):
         for rates in ({"ratio": (0.3,)}, {"compress_rate": "[0.3]*7"})
     )
     assert one == other and one["compress_rate"] == "[0.3]*7"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*ITERATIVE, "2"),
+        (*RATIO, "--schedule", "layerwise", "--epochs", "1"),
+        ("--granularity", "weight", "--sparsity", "0.5", "--schedule", "iterative", "--steps", "2"),
+    ],
+)
+def test_between_pruned_and_fine_tuned_stands_the_recalibrated_network(call, job, words):
+    words = [*(job.network if "weight" in words else job.pruning), *words]
+    with_row = call("main.py", "prune", *words, "--job_dir", "with").json
+    without = call("main.py", "prune", *words, "--job_dir", "not", "--recalibrate", "0").json
+    states = list(with_row["accuracy"])
+    assert states[:3] == ["dense", "pruned", "recalibrated"] and states[3].startswith("finetuned")
+    assert "recalibrated" not in without["accuracy"]
+    for row in with_row.get("steps", ()):
+        assert list(row).index("pruned") < list(row).index("recalibrated")
+    assert "re-estimated" in Path("with", "summary.md").read_text()

@@ -50,11 +50,12 @@ def test_no_choice_of_the_modern_recipe_is_made_on_test_images():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_training_takes_all_of_a_recipe_but_the_order_of_pruning(name):
+def test_a_training_takes_all_of_a_recipe_but_what_is_of_pruning(name):
     for dataset in ("cifar10", "imagenet"):
         whole = recipe_values(name, dataset)
-        assert training_values(name, dataset) | {"schedule": whole["schedule"]} == whole
-        assert "schedule" not in training_values(name, dataset)
+        of_pruning = {option: whole[option] for option in ("schedule", "recalibrate")}
+        assert training_values(name, dataset) | of_pruning == whole
+        assert not of_pruning.keys() & training_values(name, dataset).keys()
 
 
 @pytest.mark.parametrize("name", RECIPES)

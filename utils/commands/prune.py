@@ -31,14 +31,7 @@ from utils.planning.scratch import from_scratch
 from utils.pruning.plan import PLAN
 from utils.removal.masks import ChannelMasks
 from utils.removal.network_file import write_network
-from utils.reports.board import (
-    FINETUNED,
-    PRUNED,
-    final_figures,
-    log_plan,
-    log_results,
-    log_weights,
-)
+from utils.reports.board import FINETUNED, PRUNED, final_figures, log_plan, log_results, log_weights
 from utils.reports.layer_figures import write_layer_figure
 from utils.reports.summary import summary_markdown
 from utils.runs import processes
@@ -159,7 +152,7 @@ def _run(
     note(f"removed = masked on real images: largest difference {difference['largest']:.2e}")
     accuracy["pruned"] = as_dicts(images.accuracies(masked))
     model, result, stepped = slim if config.mode == "remove" else masked, None, {}
-    if config.recalibrates and planned.plan.masks():
+    if config.recalibrates and config.schedule != "iterative" and planned.plan.masks():
         recalibrate(model, images.recalibration_batches(config.recalibrate, config.seed))
         accuracy["recalibrated"] = as_dicts(images.accuracies(model))
     if config.epochs:
@@ -168,7 +161,8 @@ def _run(
         model, result, planned = tuned.model, tuned.result, tuned.planned
         if tuned.steps:
             write_json(job.plan, planned.plan.as_list())
-            accuracy["pruned"] = tuned.steps[-1]["pruned"]
+            states = ("pruned", "recalibrated")
+            accuracy |= {x: tuned.steps[-1][x] for x in states if x in tuned.steps[-1]}
             stepped = {"steps": tuned.steps, **planned.costs(config.mode)}
             stepped["epochs_trained"] = sum(row["epochs"] for row in tuned.steps)
         accuracy["finetuned_best"] = as_dicts(result.best)

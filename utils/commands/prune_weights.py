@@ -27,14 +27,7 @@ from utils.pruning.magnitude import (
     prunable_weights,
 )
 from utils.removal.network_file import write_network
-from utils.reports.board import (
-    DENSE,
-    FINETUNED,
-    PRUNED,
-    final_figures,
-    log_results,
-    log_weights,
-)
+from utils.reports.board import DENSE, FINETUNED, PRUNED, final_figures, log_results, log_weights
 from utils.reports.weight_figures import write_weight_figure
 from utils.reports.weight_summary import weight_sizes, weights_markdown
 from utils.runs import processes
@@ -47,9 +40,11 @@ from utils.runs.log import RunLog
 from utils.runs.notes import note
 from utils.runs.regular_file import is_there
 from utils.runs.schema import TENSOR, Kind, MapOf, Optional, check, number, whole
+from utils.training.recalibration import recalibrate
 
 _ROW = {"weights": whole(0), "zeros": whole(0), "sparsity": number(0)}
-_ROW |= {"pruned": MapOf(ACCURACY), "finetuned": Optional(MapOf(ACCURACY))}
+_ROW |= {"pruned": MapOf(ACCURACY)}
+_ROW |= {name: Optional(MapOf(ACCURACY)) for name in ("recalibrated", "finetuned")}
 _STEPS = (  # the schema of steps.pt
     {"step": whole(1), "masks": MapOf(TENSOR), "done": [_ROW]},
     Kind("a row of each step", lambda state: len(state["done"]) == state["step"]),
@@ -156,12 +151,18 @@ def _run(
         applied.apply()
         if ahead:
             done.append(_step_row(masks) | {"pruned": as_dicts(images.accuracies(model))})
+        if config.recalibrates:
+            recalibrate(model, images.recalibration_batches(config.recalibrate, config.seed))
+        if ahead:
+            if config.recalibrates:
+                done[-1]["recalibrated"] = as_dicts(images.accuracies(model))
             write_tensors(job.steps, {"step": step, "masks": masks, "done": done})
         processes.check_same("the masks", done[-1])
         if tuning is not None:
             result = tuning.step(model, applied, step, steps)
             done[-1]["finetuned"] = as_dicts(result.best)
-    accuracy["pruned"] = done[-1]["pruned"]
+    states = ("pruned", "recalibrated")
+    accuracy |= {state: done[-1][state] for state in states if state in done[-1]}
     if result is not None:
         accuracy |= {"finetuned_best": done[-1]["finetuned"]}
         accuracy |= {"finetuned_last": as_dicts(result.last)}

@@ -90,8 +90,8 @@ class PruneConfig(
     )
     recalibrate: int = option(
         1000,
-        "train images from which the norms' statistics of a network that was pruned at once are "
-        "re-estimated, before it is fine-tuned; 0: none",
+        "train images from which the norms' statistics are re-estimated after each cut, before the "
+        "network is fine-tuned; 0: none",
         metavar="N",
         group="pruning",
     )
@@ -147,8 +147,8 @@ class PruneConfig(
 
     @property
     def recalibrates(self) -> bool:
-        """Whether the norms' statistics are re-estimated: after one cut of trained weights."""
-        return self.recalibrate > 0 and self.schedule == "oneshot" and self.init == "pruned"
+        """Whether the norms' statistics are re-estimated: after each cut of trained weights."""
+        return self.recalibrate > 0 and self.init == "pruned"
 
     @property
     def alignment(self) -> str:
@@ -173,7 +173,7 @@ class PruneConfig(
             if self.target:
                 raise ValueError(f"--remove_zeros with --target_{self.target[0]}: expected one")
             return
-        self.refuse_other_granularity(shared=("schedule", "steps"))
+        self.refuse_other_granularity(shared=("schedule", "steps", "recalibrate"))
         if self.by_weight:
             self._check_weights()
             return

@@ -37,6 +37,13 @@ class ScanConfig(ScoreOptions, GranularityOptions, NetworkOptions, DataOptions, 
         f"images to answer (default: {DEFAULT_IMAGES}, or as many as there are)",
         group="scan",
     )
+    recalibrate: int = option(
+        200,
+        "train images from which the norms' statistics are re-estimated at each rate, for a second "
+        "table, which --allocation sensitivity goes by; 0: none",
+        metavar="N",
+        group="scan",
+    )
     job_dir: Path | None = option(
         None, "folder of the run (default: result/ARCH/scan_..., named by the options)", group="run"
     )
@@ -53,3 +60,4 @@ class ScanConfig(ScoreOptions, GranularityOptions, NetworkOptions, DataOptions, 
                 f"--rates is {given!r}: expected ascending rates, at least 0 and less than 1"
             )
         refuse_below(self, 1, "num_images")
+        refuse_below(self, 0, "recalibrate")

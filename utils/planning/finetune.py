@@ -17,6 +17,7 @@ from utils.runs.checkpoint import fill_model, load_file, state_dict_of
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import RunLog
 from utils.training.loop import FitResult, fit
+from utils.training.recalibration import recalibrate
 from utils.training.schedules import Recipe
 from utils.training.stage import read_progress
 
@@ -60,6 +61,13 @@ class Finetuning:
     job: JobFolder
     log: RunLog
     teacher: nn.Module | None = None  # to distill from
+    recalibration: int = 0  # train images for the norms' statistics after a cut
+
+    def recalibrate(self, model: nn.Module) -> None:
+        """Re-estimate the statistics of a network's norms, if that is asked for."""
+        if self.recalibration:
+            drawn = self.images.recalibration_batches(self.recalibration, self.recipe.seed)
+            recalibrate(model, drawn)
 
     def oneshot(self, model: nn.Module, masks: ParameterMasks | None) -> FitResult:
         """Fine-tune once; `model` ends with the best weights. Masks, if any, hold at every step."""
@@ -93,6 +101,7 @@ class Finetuning:
             if stage not in finished:
                 masks = ChannelMasks(model, graph, plan.masks(first=layers.stop))
                 masks.apply()
+                self.recalibrate(model)
                 result = self.stage(model, masks, stage, epochs_before=done)
             done += self.recipe.epochs
         if result is None:
@@ -129,4 +138,6 @@ def finetuning_of(
     """Return the fine-tuning that the options ask for; `dense` teaches where they say so."""
     recipe = config.training_recipe(config.seed)
     teacher = dense if config.distill else None
-    return Finetuning(images, recipe, config.select_on, job, log, teacher)
+    recalibration = config.recalibrate if config.recalibrates else 0
+    how = {"teacher": teacher, "recalibration": recalibration}
+    return Finetuning(images, recipe, config.select_on, job, log, **how)

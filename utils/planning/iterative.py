@@ -40,6 +40,7 @@ _STEPS = [  # the schema of steps.pt
         "filters_removed": whole(0),
         "pruned": MapOf(ACCURACY),
         "plan": PLAN,
+        "recalibrated": Optional(MapOf(ACCURACY)),
         "finetuned": Optional(MapOf(ACCURACY)),
         "best_epoch": Optional(whole(1)),
         "epochs": Optional(whole(1)),
@@ -112,6 +113,11 @@ class IterativePruning:
             trained, masks = self._pruned(model, plan)
             if ahead:
                 rows.append(self._row(step, plan, model))
+            if self.config.recalibrates:
+                self.tuning.recalibrate(trained)
+            if ahead:
+                if self.config.recalibrates:
+                    rows[-1]["recalibrated"] = as_dicts(self.tuning.images.accuracies(trained))
                 write_tensors(job.steps, rows)
             result = self.tuning.step(trained, masks, step, steps)
             rows[step - 1] |= _outcome(result)

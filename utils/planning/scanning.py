@@ -1,7 +1,8 @@
 """Scanning a network: each layer or tied group pruned alone, and what is then right."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,7 @@ from utils.runs.bars import bar
 from utils.runs.job_folder import JobFolder, named_by
 from utils.runs.log import RunLog
 from utils.runs.options import as_dict
+from utils.training.recalibration import recalibrate, statistics_kept, statistics_of
 
 CURVES = "top1_percent"  # in TensorBoard; a step is a thousandth of a rate
 _PASSING = ("json", "job_dir", "device", "gpu", "workers", "force")  # they change no number
@@ -48,6 +50,31 @@ class _Weights:
 
     layers: tuple[str]
     channels: range
+
+
+class _Recalibrated(ParameterMasks):
+    """Masks, and the statistics of norms that read something else under them."""
+
+    def __init__(self, masks: ParameterMasks, statistics: Sequence[tuple[Tensor, Tensor]]):
+        super().__init__()
+        self.masks, self.statistics = masks, statistics
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        return (*self.masks.parameters, *(buffer for buffer, _ in self.statistics))
+
+    @contextmanager
+    @torch.no_grad()
+    def applied(self) -> Iterator[None]:
+        before = [buffer.clone() for buffer, _ in self.statistics]
+        with self.masks.applied():
+            try:
+                for buffer, value in self.statistics:
+                    buffer.copy_(value)
+                yield
+            finally:
+                for (buffer, _), value in zip(self.statistics, before, strict=True):
+                    buffer.copy_(value)
 
 
 # each unit, and its masks at each rate
@@ -174,17 +201,15 @@ class Scanning:
         self, unit: ChannelGroup | _Weights, masks_of: Mapping[float, Masks], cost: Cost
     ) -> list[ScanPoint]:
         """Return the unit's points at the rates of {rate: masks}, measured side by side."""
-        totals = [torch.zeros(4, dtype=torch.float64) for _ in masks_of]
-
-        def add(k: int, logits: Tensor, labels: Tensor) -> None:
-            totals[k] = totals[k].to(labels.device) + batch_sums(logits, labels)
-
-        batches = self.images.evaluation_batches(self.chosen)
         applied = [self._applied(masks) for masks in masks_of.values()]
-        run_masked(self.model, self.plan.dense.graph, applied, batches, add)
+        measured = self._answers(applied)
+        recalibrated: list[Accuracy | None] = [None] * len(applied)
+        if self.plan.config.recalibrate:
+            recalibrated = self._answers([self._recalibrated(masks) for masks in applied])
         points = []
-        for (rate, masks), total in zip(masks_of.items(), totals, strict=True):
-            accuracy, channels = accuracy_of(total), len(unit.channels)
+        found = zip(masks_of.items(), measured, recalibrated, strict=True)
+        for (rate, masks), accuracy, again in found:
+            channels = len(unit.channels)
             points.append(
                 ScanPoint(
                     layers=unit.layers,
@@ -194,9 +219,42 @@ class Scanning:
                     correct=accuracy.correct,
                     images=accuracy.images,
                     loss=accuracy.loss,
+                    recalibrated_correct=again and again.correct,
+                    recalibrated_loss=again and again.loss,
                 )
             )
         return points
+
+    def _answers(self, applied: Sequence[ParameterMasks]) -> list[Accuracy]:
+        """Return the accuracy under each of the masks."""
+        totals = [torch.zeros(4, dtype=torch.float64) for _ in applied]
+
+        def add(k: int, logits: Tensor, labels: Tensor) -> None:
+            totals[k] = totals[k].to(labels.device) + batch_sums(logits, labels)
+
+        batches = self.images.evaluation_batches(self.chosen)
+        run_masked(self.model, self.plan.dense.graph, applied, batches, add)
+        return [accuracy_of(total) for total in totals]
+
+    @cached_property
+    def _whole(self) -> dict[str, Tensor]:
+        """The norms' statistics of the whole network, on the images for recalibration."""
+        return self._statistics()
+
+    def _statistics(self) -> dict[str, Tensor]:
+        """Return the norms' statistics, re-estimated of the model as it is."""
+        config = self.plan.config
+        with statistics_kept(self.model):
+            batches = self.images.recalibration_batches(config.recalibrate, config.seed)
+            recalibrate(self.model, batches)
+            return statistics_of(self.model)
+
+    def _recalibrated(self, masks: ParameterMasks) -> "_Recalibrated":
+        whole = self._whole
+        with masks.applied():
+            found = self._statistics()
+        changed = {name for name, value in found.items() if not torch.equal(value, whole[name])}
+        return _Recalibrated(masks, [(self.model.get_buffer(x), found[x]) for x in sorted(changed)])
 
     def _applied(self, masks: Masks) -> ParameterMasks:
         if self.plan.config.by_weight:

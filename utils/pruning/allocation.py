@@ -98,8 +98,8 @@ def losses(
         accuracy, nats, curve = 0.0, 0.0, {0.0: (0.0, 0.0)}
         for rate in rates:
             at = [point for point in mine if point.rate == rate]
-            accuracy = max(accuracy, sum(dense[0] - p.correct / p.images for p in at))
-            nats = max(nats, sum(p.loss - dense[1] for p in at))
+            accuracy = max(accuracy, sum(dense[0] - p.answered[0] / p.images for p in at))
+            nats = max(nats, sum(p.answered[1] - dense[1] for p in at))
             curve[rate] = accuracy, nats
         found.append(curve)
     return found

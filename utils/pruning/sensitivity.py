@@ -24,7 +24,7 @@ from utils.removal.masks import ParameterMasks
 from utils.runs.borrowed_state import evaluating
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import read_log
-from utils.runs.schema import TEXT, Kind, number, whole
+from utils.runs.schema import TEXT, Kind, Nullable, Optional, number, whole
 
 _POINT = (  # the schema of a `ScanPoint` in the log of a scan
     {
@@ -34,6 +34,8 @@ _POINT = (  # the schema of a `ScanPoint` in the log of a scan
         "removed": whole(0),
         "filters_removed": whole(0),
         "macs_removed": whole(0),
+        "recalibrated_correct": Optional(Nullable(whole(0))),
+        "recalibrated_loss": Optional(Nullable(number(0))),
     },
     ACCURACY,
     Kind("at least one layer", lambda row: row["layers"]),
@@ -48,7 +50,8 @@ class ScanPoint:
     `removed` of the `channels` that the layers share are masked, which are `filters_removed`
     filters; as tensors that really shrink, `macs_removed` multiply-accumulates of one image. Where
     single weights go, they stand in the place of channels, and no tensor shrinks.
-    `loss` is the mean cross-entropy in nats.
+    `loss` is the mean cross-entropy in nats. Where the norms' statistics were re-estimated under
+    the masks, the `recalibrated` are what the network then answers.
     """
 
     layers: tuple[str, ...]
@@ -60,6 +63,15 @@ class ScanPoint:
     correct: int
     images: int
     loss: float
+    recalibrated_correct: int | None = None
+    recalibrated_loss: float | None = None
+
+    @property
+    def answered(self) -> tuple[int, float]:
+        """How many are right, and the loss; recalibrated, where that was done."""
+        if self.recalibrated_correct is None or self.recalibrated_loss is None:
+            return self.correct, self.loss
+        return self.recalibrated_correct, self.recalibrated_loss
 
 
 def read_points(folder: Path) -> list[ScanPoint]:
@@ -71,7 +83,7 @@ def read_points(folder: Path) -> list[ScanPoint]:
     rows = read_log(JobFolder(folder).log, _POINT, "a point of a scan")
     names = [field.name for field in fields(ScanPoint)]
     return [
-        ScanPoint(**{name: row[name] for name in names} | {"layers": tuple(row["layers"])})
+        ScanPoint(**{name: row.get(name) for name in names} | {"layers": tuple(row["layers"])})
         for row in rows
     ]
 

@@ -73,6 +73,7 @@ def scan_markdown(summary: Mapping[str, Any]) -> str:
         saved, whole, unit_of_saved = "macs_removed", dense["macs"], "MACs"
     header = ("layer", what, *(f"{rate:g}" for rate in rates))
     header += ("mean drop", "in the interval up to", f"{unit_of_saved} at {rates[-1]:g}")
+    in_order = sorted(units, key=lambda unit: -unit["mean_drop"])
     rows = [
         (
             unit["name"],
@@ -82,7 +83,7 @@ def scan_markdown(summary: Mapping[str, Any]) -> str:
             "-" if unit["within_interval"] is None else f"{unit['within_interval']:g}",
             f"-{100 * unit['points'][-1][saved] / whole:.2f}%",
         )
-        for unit in sorted(units, key=lambda unit: -unit["mean_drop"])
+        for unit in in_order
     ]
     tied = [f"- {unit['name']}: {', '.join(unit['layers'])}" for unit in units]
     tied = [line for line, unit in zip(tied, units, strict=True) if len(unit["layers"]) > 1]
@@ -95,6 +96,24 @@ def scan_markdown(summary: Mapping[str, Any]) -> str:
         table(header, rows),
         f"*Mean drop*: dense minus the mean over the rates, in points. *{unit_of_saved}*: of the "
         f"whole network's {millions(whole)}" + (", physical." if what == "filters" else "."),
+        *_recalibrated(in_order, options.get("recalibrate", 0)),
         *(["Tied layers:\n\n" + "\n".join(tied)] if tied else []),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _recalibrated(units: Sequence[Mapping[str, Any]], images: int) -> list[str]:
+    """Return the table of what is right once the norms' statistics are re-estimated."""
+    if not images:
+        return []
+    points = units[0]["points"]
+    rows = [
+        (
+            unit["name"],
+            *(f"{100 * x['recalibrated_correct'] / x['images']:.1f}" for x in unit["points"]),
+        )
+        for unit in units
+    ]
+    header = ("layer", *(f"{point['rate']:g}" for point in points))
+    said = f"Recalibrated: the norms' statistics re-estimated from at most {images} train images."
+    return [said, table(header, rows)]

@@ -10,6 +10,7 @@ from utils.options.weight_options import pruned_by
 from utils.paper.markdown import counted, megabytes, millions
 from utils.planning.budget import budget_line
 from utils.reports.scan_results import scan_markdown
+from utils.reports.summary import step_cells
 from utils.reports.weight_summary import weights_markdown
 from utils.reports.zeros_summary import zeros_markdown
 
@@ -156,8 +157,8 @@ def _accuracy(summary: Mapping[str, Any]) -> str:
 
 
 def _step(row: Mapping[str, Any]) -> str:
-    pruned, tuned = (row[state]["test"]["top1_percent"] for state in ("pruned", "finetuned"))
-    return f"{row['filters_removed']} filters removed: {pruned:.2f}% -> {tuned:.2f}% fine-tuned"
+    shown = " -> ".join(step_cells(row))
+    return f"{row['filters_removed']} filters removed: {shown} fine-tuned"
 
 
 def _times(latency: Mapping[str, Any]) -> str:

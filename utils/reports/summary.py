@@ -15,6 +15,11 @@ _STATES = {
     "finetuned_best": "fine-tuned, best epoch",
     "finetuned_last": "fine-tuned, last epoch",
 }
+_STEP_STATES = {
+    "pruned": "pruned",
+    "recalibrated": "recalibrated",
+    "finetuned": "fine-tuned, best epoch",
+}
 _RULES = {
     "paper_rule": "paper rule (a filter's own MACs go, the next layer's inputs stay)",
     "physical": "physical (the network that is really there)",
@@ -144,13 +149,22 @@ def accuracy_table(states: Mapping[str, Any]) -> str:
 
 
 def _steps(summary: Mapping[str, Any]) -> list[str]:
-    rows = [
-        (row["step"], row["filters_removed"])
-        + tuple(f"{row[state]['test']['top1_percent']:.2f}%" for state in ("pruned", "finetuned"))
-        for row in summary.get("steps", ())
-    ]
-    names = ("step", "filters gone", "top-1, pruned", "top-1, fine-tuned, best epoch")
+    steps = summary.get("steps", ())
+    rows = [(row["step"], row["filters_removed"], *step_cells(row)) for row in steps]
+    names = ("step", "filters gone", *step_names(steps))
     return [table(names, rows)] if rows else []
+
+
+def step_names(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the columns of `step_cells` are called."""
+    return [
+        f"top-1, {name}" for state, name in _STEP_STATES.items() if any(state in x for x in steps)
+    ]
+
+
+def step_cells(row: Mapping[str, Any]) -> list[str]:
+    """Return the accuracies of a step in the states that were measured."""
+    return [f"{row[x]['test']['top1_percent']:.2f}%" for x in _STEP_STATES if x in row]
 
 
 def _remarks(summary: Mapping[str, Any]) -> list[str]:

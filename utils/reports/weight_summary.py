@@ -8,7 +8,7 @@ import torch.nn as nn
 from utils.metrics.size import parameter_size
 from utils.paper.markdown import counted, millions, table
 from utils.pruning.magnitude import prunable_weights
-from utils.reports.summary import accuracy_table
+from utils.reports.summary import accuracy_table, step_cells, step_names
 
 _FILES = {
     "dense": "as torch.save writes it, whatever is zero",
@@ -69,12 +69,11 @@ def weights_markdown(summary: Mapping[str, Any]) -> str:
 
 def _steps(summary: Mapping[str, Any]) -> list[str]:
     rows = [
-        (number, f"{row['sparsity']:.1%}")
-        + tuple(f"{row[state]['test']['top1_percent']:.2f}%" for state in ("pruned", "finetuned"))
+        (number, f"{row['sparsity']:.1%}", *step_cells(row))
         for number, row in enumerate(summary["steps"], start=1)
         if "finetuned" in row
     ]
-    names = ("step", "sparsity", "top-1, pruned", "top-1, fine-tuned, best epoch")
+    names = ("step", "sparsity", *step_names(summary["steps"]))
     return [table(names, rows)] if len(rows) > 1 else []
 
 

@@ -17,6 +17,7 @@ _HRANK = {
     "weight_decay": 5e-4,
     "label_smoothing": 0.0,
     "select_on": "test",
+    "recalibrate": 0,  # statistics are trained alone
 }
 _HRANKPLUS = _HRANK | {
     "schedule": "oneshot",
@@ -46,6 +47,7 @@ _MODERN = {
     "weight_decay": 5e-4,  # HRank's
     "label_smoothing": 0.1,  # against overfitting, which 150 epochs of so few images bring
     "select_on": "val",  # no choice is made on the test images
+    "recalibrate": 1000,
 }
 _MODERN_IMAGENET = _MODERN | {
     "epochs": 90,
@@ -76,6 +78,7 @@ def recipe_values(name: str, dataset: str | None, epochs: int | None = None) -> 
 
 
 def training_values(name: str, dataset: str | None, epochs: int | None = None) -> Mapping[str, Any]:
-    """Return the values of the recipe `name` that are for any training: all but pruning's order."""
+    """Return the values of the recipe `name` that are for any training, not for pruning alone."""
     values = recipe_values(name, dataset, epochs)
-    return {option: value for option, value in values.items() if option != "schedule"}
+    of_pruning = ("schedule", "recalibrate")
+    return {option: value for option, value in values.items() if option not in of_pruning}

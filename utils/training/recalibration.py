@@ -77,6 +77,28 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> int:
     return images
 
 
+def statistics_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return {name: running mean or variance [C]} of the norms' statistics, copies."""
+    return {
+        f"{name}.{kind}": getattr(module, kind).clone()
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+        for kind in ("running_mean", "running_var")
+    }
+
+
+@contextmanager
+@torch.no_grad()
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Let the norms' statistics change within the block; then they are what they were before."""
+    before = statistics_of(model)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            model.get_buffer(name).copy_(value)
+
+
 @contextmanager
 def _by_batch(norms: dict[str, nn.Module], moments: dict[str, _Moments]) -> Iterator[None]:
     """Let the norms normalize by each batch, keep their statistics, and add to the moments."""
