@@ -96,7 +96,7 @@ def test_lines_for_cifar10(call, work, arch):
     found = call("main.py", *line(arch), "--epochs", "1", "--json")
     assert "--adjust_prune_ckpt has nothing to do here: a checkpoint loads as it is" in found.err
     assert "no GPU here: --gpu 0 runs on the CPU" in found.err or torch.cuda.is_available()
-    assert found.err.count("HRank's code goes conv by conv, and its test images choose") == 1
+    assert found.err.count("HRank's code prunes conv by conv and chooses on test images") == 1
     rates = parse_rates(RATES[arch])
     assert len(found.json["layers"]) == len(outline(arch).layers.layers)
     for layer, known in zip(found.json["layers"], outline(arch).layers.layers, strict=True):
@@ -177,7 +177,7 @@ def test_lines_of_hrankplus(call, work):
     given |= {"weight_decay": 0.001, "resume": "resnet_8.pth"}
     assert {name: options[name] for name in given} == given
     again = call("main.py", *words, "--resume")  # goes on in the folder: nothing is left to do
-    assert "--resume alone has nothing to do here: a run that was stopped goes on" in again.err
+    assert "--resume alone has nothing to do here: a stopped run continues" in again.err
     assert again.json["accuracy"] == first.json["accuracy"]
     test = ["--test_only", "--test_model_dir", "result/resnet_8/mine", "--json"]
     tested = call("main.py", *shlex.split(PLUS), *test).json

@@ -109,7 +109,7 @@ def test_workers_end_with_the_command_that_a_signal_stops(network, tmp_path):
     process = fork(words, tmp_path, signal_in_step, signal.SIGTERM, 3)
     process.join()
     said = (tmp_path / "err").read_text()
-    outcome = "finetune, epoch 1, step 3 is saved; the same command goes on"
+    outcome = "finetune, epoch 1, step 3 is saved; the same command continues"
     assert said.splitlines()[-1] == f"main.py prune: stopped by SIGTERM: {outcome}"
     assert process.exitcode == 128 + signal.SIGTERM
     with pytest.raises(ProcessLookupError):
@@ -134,7 +134,7 @@ def test_a_broken_photo_is_one_sentence(call, data, photos, tmp_path):
     ("words", "expected"),
     [
         (["--untrained"], "dataset 'imagenet' has 2 classes: expected the 10 of the network"),
-        (["--untrained", "--workers", "-1"], "--workers is -1: expected 0 or more"),
+        (["--untrained", "--workers", "-1"], "--workers is -1: expected at least 0"),
         (["--untrained", "--data_dir", "absent"], "'absent' does not exist: expected train/ and"),
     ],
 )

@@ -94,7 +94,7 @@ def test_a_signal_is_answered_behind_the_step(call, words, whole, tmp_path, numb
     process.join()
     assert process.exitcode == 128 + number
     said = Path("err").read_text()
-    outcome = f"finetune, {place} is saved; the same command goes on"
+    outcome = f"finetune, {place} is saved; the same command continues"
     assert said.splitlines()[-1] == f"main.py prune: stopped by {number.name}: {outcome}"
     assert "Traceback" not in said
     Path("err").unlink()
@@ -109,7 +109,7 @@ def test_a_stop_before_the_training_says_how_to_go_on(call, words, monkeypatch):
     monkeypatch.setattr("utils.commands.prune.check_removed", stop)
     outcome = call("main.py", *words)
     assert (outcome.code, outcome.out) == (143, "")
-    expected = "main.py prune: stopped by SIGTERM: the same command goes on from there"
+    expected = "main.py prune: stopped by SIGTERM: the same command continues from there"
     assert outcome.err.splitlines()[-1] == expected
 
 

@@ -155,6 +155,6 @@ def test_files_that_are_no_images_are_counted_and_named(saved, capsys):
     for name in ("b.tif", "c.tif", "a.txt", "d.gif", ".hidden"):
         (path.parent / name).touch()
     in_folder(path)
-    assert "train: 4 files are passed over (a.txt, b.tif, c.tif, ...), images" in (
+    assert "train: 4 files are skipped (a.txt, b.tif, c.tif, ...), images" in (
         capsys.readouterr().err
     )

@@ -142,7 +142,7 @@ def test_a_stop_says_what_is_saved(tmp_path, moments):
     moments["stop_at"] = 5 + 2
     with pytest.raises(Stopped) as stop, stops_raised():
         tiny_run.tiny_run(tmp_path)
-    outcome = "conv 01, epoch 2, step 3 is saved; the same command goes on"
+    outcome = "conv 01, epoch 2, step 3 is saved; the same command continues"
     assert (stop.value.signal, stop.value.outcome) == (signal.SIGTERM, outcome)
     assert read_progress(JobFolder(tmp_path)).epoch == 0
     moments["stop_at"] = None
@@ -154,7 +154,7 @@ def test_a_second_interrupt_amid_a_step_saves_nothing_and_leaves_no_trace(tmp_pa
     moments.update(seen=0, stop_at=5 + 2, signals=[signal.SIGINT, signal.SIGINT])
     with pytest.raises(Stopped) as stop, stops_raised():
         tiny_run.tiny_run(tmp_path / "stopped")
-    assert stop.value.outcome == "the same command goes on from there"
+    assert stop.value.outcome == "the same command continues from there"
     assert load_file(JobFolder(tmp_path / "stopped").last)["under_way"] is None
     moments.update(stop_at=None)
     tiny_run.tiny_run(tmp_path / "stopped")

@@ -40,7 +40,7 @@ def demo_command(config: DemoConfig) -> dict[str, Any]:
     """
     training, ranking, pruning = _steps(config)
     random = replace(pruning, criterion="random", rank_conv=None, job_dir=config.job_dir / "random")
-    with stops_leaving("the same command goes on from there"):
+    with stops_leaving("the same command continues from there"):
         note(f"1 of 4: training a {ARCH} on shapes, ten classes of synthetic images")
         train_command(training)
         note("2 of 4: ranking its feature maps")

@@ -146,7 +146,7 @@ def _list_classes(split: Path) -> ClassFiles:
     if others:
         suffixes = " ".join(IMAGE_SUFFIXES)
         print(
-            f"{split}: {len(others)} files are passed over ({_some(others)}), images are those "
+            f"{split}: {len(others)} files are skipped ({_some(others)}), images are those "
             f"in {suffixes}",
             file=sys.stderr,
         )

@@ -34,8 +34,8 @@ class BudgetOptions:
 
     target_macs: float | None = option(
         None,
-        "find the rates that leave this share of the MACs, e.g. 0.5: those of the network that is "
-        "really there once filters are removed",
+        "find rates that leave this share of the MACs, e.g. 0.5, counted in the network whose "
+        "filters are removed",
         metavar="SHARE",
         group="automatic rates",
     )
@@ -54,16 +54,16 @@ class BudgetOptions:
     )
     runtime: str = option(
         "eager",
-        "what a target in time times networks on",
+        "runtime that measures latency targets",
         choices=RUNTIMES,
         group="automatic rates",
     )
     latency_batch_size: int = option(
-        1, "images of the forward pass that it times", group="automatic rates"
+        1, "images of the forward pass that is timed", group="automatic rates"
     )
     latency_threads: int | None = option(
         None,
-        "CPU threads that it times with; none: as many as torch takes",
+        "CPU threads to time with; none: torch's default",
         group="automatic rates",
     )
     allocation: str = option(
@@ -75,7 +75,7 @@ class BudgetOptions:
     )
     max_rate: float = option(
         0.9,
-        "the highest rate that a target gives any conv",
+        "highest rate of any conv under a target",
         metavar="RATE",
         group="automatic rates",
     )

@@ -51,7 +51,7 @@ class ControlsConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions
         group="experiment",
     )
     criteria: tuple[str, ...] = option(
-        (), "what scores the filters (default: the experiment's)", group="experiment"
+        (), "criteria to compare (default: the experiment's)", group="experiment"
     )
     rates: tuple[float, ...] = option(
         (), "compress rates, each for all convs (default: the experiment's)", group="experiment"
@@ -82,8 +82,8 @@ class ControlsConfig(TrainingOptions, NetworkOptions, DataOptions, DeviceOptions
     lr_schedule: str = schedule_option("cosine")
     select_on: str = option(
         "last",
-        "which epoch counts: the best on a validation split held out of train or on the test "
-        "images, or the last",
+        "which epoch counts: the best on a validation split held out of the training images, the "
+        "best on the test images, or the last",
         choices=("val", "test", "last"),
         group="training",
     )

@@ -29,7 +29,7 @@ class DeviceOptions:
 
     groups_first: ClassVar = ("network", "data", "pruning", "automatic rates", "training")
 
-    seed: int = option(0, "seed of everything random", group="run")
+    seed: int = option(0, "random seed", group="run")
     device: str = option("auto", "auto, cpu, cuda or cuda:N", group="run")
     gpu: str | None = option(None, "GPU number, as the official code spells it", group="run")
     json: bool = option(False, "print one JSON object and nothing else", group="run")
@@ -55,7 +55,7 @@ class DeviceOptions:
 class DataOptions(DeviceOptions):
     """Which images a command reads; the normalization "auto" is resolved here."""
 
-    dataset: str = option("cifar10", "the images", choices=tuple(DATASETS), group="data")
+    dataset: str = option("cifar10", "dataset", choices=tuple(DATASETS), group="data")
     data_dir: Path = option(
         Path("data"),
         "folder of cifar10, or of image folders: train/ and test/; for imagenet, "
@@ -64,15 +64,15 @@ class DataOptions(DeviceOptions):
     )
     normalization: str = option(
         "auto",
-        f"mean and deviation of the pixels: {', '.join(NORMALIZATIONS)}, or MEAN,DEVIATION, or "
-        "those of each channel, all means first; auto: imagenet for --dataset imagenet, else "
-        "cifar10",
+        f"mean and standard deviation of the pixels: {', '.join(NORMALIZATIONS)}, or numbers: "
+        "MEAN,STD, or those of each channel, all means first; auto: imagenet for --dataset "
+        "imagenet, else cifar10",
         group="data",
     )
     eval_batch_size: int = option(100, "images per batch in evaluation", group="data")
     workers: int = option(
         default_workers(),
-        "processes that read imagenet, for all of torchrun's together; 0: the command itself",
+        "processes that decode imagenet, shared by torchrun's; 0: the command itself decodes",
         group="data",
     )
 
@@ -149,14 +149,14 @@ class ArchOptions:
     )
     arch_args: str = option(
         "",
-        "keyword arguments that the network is built with, e.g. width=32,depth=3",
+        "keyword arguments of the network's constructor, e.g. width=32,depth=3",
         metavar="NAME=VALUE,...",
         group="network",
     )
     image_size: tuple[int, ...] = option(
         (),
-        "height and width of the images that the network reads, one number for both (default: the "
-        "network's own or, where it does not say, the dataset's)",
+        "height and width of the input images, one number for both (default: the network's own "
+        "size, or the dataset's)",
         metavar="H[,W]",
         group="network",
     )
@@ -198,13 +198,12 @@ class NetworkOptions(ArchOptions):
         "checkpoint, dense or pruned",
         flags=("--pretrain_dir", "--checkpoint"),
         metavar="CKPT",
-        may_stand_alone="a run that was stopped goes on by itself",
+        may_stand_alone="a stopped run continues by itself",
         group="network",
     )
     untrained: bool = option(
         False,
-        "take the weights that the network is built with, for most fresh random ones, when there "
-        "is no checkpoint",
+        "without a checkpoint, use the network's initial weights, which are random for most",
         group="network",
     )
 

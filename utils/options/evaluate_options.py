@@ -62,38 +62,38 @@ class EvaluateConfig(TestedFileOptions, DataOptions, DeviceOptions):
     )
     against_arch: str | None = option(
         None,
-        "its architecture, where it is another one",
+        "architecture of --against, if it is another one",
         metavar="ARCH",
         type=arch_name,
         group="network",
     )
     split: str = option("test", "which images", choices=("train", "test"), group="data")
     layers: bool = option(
-        False, "costs and zeros of every layer and tensor, too", group="measurement"
+        False, "also show costs and zeros of every layer and tensor", group="measurement"
     )
     bits: tuple[int, ...] = option(
-        (32, 16, 8), "bits per parameter to give the size at", group="measurement"
+        (32, 16, 8), "bits per parameter for which sizes are shown", group="measurement"
     )
     batch_sizes: tuple[int, ...] = option(
         (1,),
-        "images of a forward pass whose time and memory are measured",
+        "batch sizes at which time and memory are measured",
         flags=("--latency_batch_size",),
         group="measurement",
     )
     threads: tuple[int, ...] = option(
         (),
-        "numbers of CPU threads to time it with; none: as many as torch takes",
+        "numbers of CPU threads to time with; none: torch's default",
         group="measurement",
     )
     sparse: bool = option(
         False,
-        "time layers that hold zeros by torch.sparse, too, and the network with those it speeds up",
+        "also time layers with zeros in torch.sparse, and the network with those that get faster",
         group="measurement",
     )
     repeats: int = option(30, "timed passes of every setting", group="measurement")
     runtime: str = option(
         "eager",
-        "what the networks are timed on; compile, which is torch.compile, takes minutes",
+        "runtime for the latency; compile, which is torch.compile, takes minutes",
         choices=RUNTIMES,
         group="measurement",
     )

@@ -32,5 +32,5 @@ class ExportConfig(TestedFileOptions, DataOptions, DeviceOptions):
         group="export",
     )
     random_images: bool = option(
-        False, "check on noise in place of the dataset, where it is not at hand", group="export"
+        False, "check on noise, if the dataset is not available", group="export"
     )

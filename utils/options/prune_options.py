@@ -62,13 +62,13 @@ class PruneConfig(
     )
     layout: str = option(
         "hrank",
-        "what the rates stand for: one for each conv, or HRankPlus's one for each stage and block",
+        "meaning of the rates: one per conv, or HRankPlus's one per stage and block",
         choices=LAYOUTS,
         group="pruning",
     )
     mode: str = option(
         "remove",
-        "make tensors smaller, or keep them and hold zeros in them",
+        "make tensors smaller, or keep their size and set removed filters to zero",
         choices=("remove", "mask"),
         group="pruning",
     )
@@ -81,7 +81,7 @@ class PruneConfig(
     )
     start_cov: int = option(
         0,
-        "the first N rates' convs are pruned already, as --resume_mask or zeros in CKPT have it",
+        "the convs of the first N rates are already pruned, as --resume_mask or zeros in CKPT say",
         metavar="N",
         group="pruning",
     )
@@ -90,35 +90,35 @@ class PruneConfig(
     )
     recalibrate: int = option(
         1000,
-        "train images from which the norms' statistics are re-estimated after each cut, before the "
-        "network is fine-tuned; 0: none",
+        "training images that re-estimate the norms' statistics after each cut, before "
+        "fine-tuning; 0: none",
         metavar="N",
         group="pruning",
     )
     recipe: str | None = recipe_option(recipe_values)
-    distill: bool = option(False, "let the dense network teach the pruned one", group="training")
+    distill: bool = option(False, "distill the dense network into the pruned one", group="training")
     distill_weight: float = option(
-        0.9, "the teacher's share of the loss, the labels have the rest", group="training"
+        0.9, "weight of the teacher in the loss; the labels have the rest", group="training"
     )
     distill_temperature: float = option(
-        4.0, "softness of the teacher's answers: divisor of the logits", group="training"
+        4.0, "distillation temperature: divisor of the logits", group="training"
     )
     init: str = option(
         "pruned",
-        "train on from the pruned network's weights, or from scratch: the same network with fresh "
+        "start from the pruned network's weights, or from scratch: the same network with fresh "
         "weights, drawn by --seed",
         choices=("pruned", "scratch"),
         group="pruning",
     )
     group: bool = option(
         False,
-        "prune layers that a sum ties together, at the mean of their rates and scores",
+        "prune layers that a residual sum joins together, at the mean of their rates and scores",
         group="pruning",
     )
     round_to: int = option(
         1,
-        "round the filters that stay up to a multiple of this; auto: of the channels that "
-        "--runtime computes at once, which is found by timing",
+        "round the number of kept filters up to a multiple of K; auto: the number of channels that "
+        "--runtime computes at once, found by timing",
         type=rounding,
         metavar="K",
         group="pruning",
@@ -133,7 +133,7 @@ class PruneConfig(
         group="pruning",
     )
     remove_zeros: bool = option(
-        False, "only remove what is zero already in --resume CKPT", group="pruning"
+        False, "only remove filters that are already zero in --resume CKPT", group="pruning"
     )
     test_only: bool = option(
         False, "only evaluate --test_model_dir, or --resume CKPT, as `evaluate` does", group="run"

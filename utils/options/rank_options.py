@@ -29,8 +29,8 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
     )
     exact: bool = option(
         False,
-        "decide maps near the tolerance by float64 singular values, not as float32 LAPACK rounds: "
-        "ranks that no machine changes",
+        "decide maps near the tolerance with float64 singular values, so that every machine gives "
+        "the same ranks",
         group="ranks",
     )
     sites: str = option(
@@ -48,7 +48,7 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
     )
     force: bool = option(
         False,
-        "write over rank files that git tracks, or that were made from another checkpoint",
+        "overwrite rank files that git tracks, or that were made from another checkpoint",
         group="ranks",
     )
     tensorboard: Path | None = option(
@@ -60,7 +60,7 @@ class RankConfig(NetworkOptions, DataOptions, DeviceOptions):
     )
     report: bool = option(
         False,
-        "also study how far the images decide the ranks, and write tables and figures into "
+        "also study how much the ranks depend on the images, and write tables and figures into "
         "OUTPUT/report/",
         group="report",
     )

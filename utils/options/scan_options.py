@@ -17,24 +17,26 @@ class ScanConfig(ScoreOptions, GranularityOptions, NetworkOptions, DataOptions, 
 
     rates: tuple[float, ...] = option(
         (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-        "compress rates (of weights: sparsities) to try on each layer, the others whole",
+        "compress rates (of weights: sparsities) to try, on one layer at a time",
         group="scan",
     )
     group: bool = option(
         False,
-        "prune layers that a sum ties together as one, at the mean of their scores",
+        "prune layers that a residual sum joins as one, at the mean of their scores",
         group="scan",
     )
     split: str = option(
         "val",
-        "which images: train images that --select_on val holds out, too, or test images",
+        "images to evaluate: the validation split of --select_on val, or the test images",
         choices=("val", "test"),
         group="scan",
     )
-    val_fraction: float = option(0.1, "share of train that is held out for val", group="scan")
+    val_fraction: float = option(
+        0.1, "share of the training images that is held out for val", group="scan"
+    )
     num_images: int | None = option(
         None,
-        f"images to answer (default: {DEFAULT_IMAGES}, or as many as there are)",
+        f"images to evaluate (default: {DEFAULT_IMAGES}, or as many as there are)",
         group="scan",
     )
     recalibrate: int = option(

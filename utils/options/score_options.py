@@ -13,7 +13,9 @@ from utils.runs.options import option
 class ScoreOptions(ArchOptions):
     """What scores the filters of a network."""
 
-    criterion: str = option("rank", "what scores a filter", choices=CRITERIA, group="pruning")
+    criterion: str = option(
+        "rank", "criterion that scores the filters", choices=CRITERIA, group="pruning"
+    )
     rank_conv: Path | None = option(
         None,
         "folder of the rank files (default: rank_conv/ARCH)",
@@ -22,14 +24,14 @@ class ScoreOptions(ArchOptions):
     )
     force: bool = option(
         False,
-        "take ranks that were made from another checkpoint, or of images normalized otherwise",
+        "accept ranks of another checkpoint, or of images with another normalization",
         group="pruning",
     )
 
     linear_criterion: str | None = option(
         None,
-        "what scores layers that have no rank (linears, maps of one pixel) beside --criterion rank "
-        "(default: they are kept whole)",
+        "criterion for layers that have no rank (linears, maps of one pixel), with --criterion "
+        "rank (default: they are not pruned)",
         choices=(*OF_WEIGHTS, "random"),
         group="pruning",
     )

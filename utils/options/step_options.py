@@ -14,7 +14,7 @@ class StepOptions(ScoreOptions):
     steps: int = option(5, "steps of --schedule iterative", metavar="N", group="pruning")
     rerank: bool = option(
         False,
-        "from the second step on, score the network as it then is instead of the dense one",
+        "from the second step on, score the partly pruned network instead of the dense one",
         group="pruning",
     )
     num_images: int = option(500, "train images that --rerank ranks on", group="pruning")

@@ -20,8 +20,8 @@ def recipe_option(values_of: Callable[..., Mapping[str, Any]]) -> Any:
     """Return the option --recipe; values_of(recipe, dataset, epochs) are what it stands for."""
     return option(
         None,
-        "a whole procedure: hrank's or hrankplus's as published, or what is usual now; flags given "
-        "beside it stand, and with fewer --epochs its warm-up is at most a quarter of them",
+        "a complete procedure: as published by HRank or HRankPlus, or a modern one; other flags "
+        "override it, and with fewer --epochs the warm-up is at most a quarter of them",
         choices=tuple(RECIPES),
         presets=lambda given: values_of(given["recipe"], given.get("dataset"), given.get("epochs")),
         group="training",
@@ -32,7 +32,7 @@ def schedule_option(default: str) -> Any:
     """Return the option --lr_schedule."""
     return option(
         default,
-        "how the learning rate falls; cos, exp and fixed are known, too",
+        "learning rate schedule; cos, exp and fixed are accepted, too",
         choices=SCHEDULES,
         flags=("--lr_type",),
         type=schedule_name,
@@ -51,7 +51,9 @@ class TrainingOptions:
         (5, 10), "epochs at which the learning rate falls to a tenth", group="training"
     )
     lr_schedule: str = schedule_option("step")
-    warmup_epochs: int = option(0, "epochs in which it rises, step by step", group="training")
+    warmup_epochs: int = option(
+        0, "warm-up epochs, in which the learning rate rises step by step", group="training"
+    )
     train_batch_size: int = option(
         128, "images per step", flags=("--batch_size",), group="training"
     )
@@ -61,29 +63,29 @@ class TrainingOptions:
         0.0, "label smoothing", flags=("--label_smooth",), group="training"
     )
     clip_norm: float | None = option(
-        None, "cut the gradient, all weights' together, to this norm", group="training"
+        None, "clip the norm of the whole gradient to this value", group="training"
     )
     accumulate: int = option(
-        1, "batches whose gradients make one step", metavar="N", group="training"
+        1, "accumulate the gradients of N batches for a step", metavar="N", group="training"
     )
     ema: float | None = option(
         None,
-        "evaluate and keep averaged weights, which at each step keep this share, e.g. 0.999",
+        "evaluate and keep an exponential moving average of the weights, e.g. 0.999",
         metavar="DECAY",
         group="training",
     )
     patience: int | None = option(
-        None, "end N epochs after the best one", metavar="N", group="training"
+        None, "stop N epochs after the best one", metavar="N", group="training"
     )
     select_on: str = option(
         "val",
-        "what the best epoch is chosen by: a validation split held out of train, the test images "
-        "(as the official code does), or nothing (the last epoch)",
+        "how the best epoch is chosen: on a validation split held out of the training images, on "
+        "the test images (as the official code does), or not at all (the last epoch)",
         choices=("val", "test", "last"),
         group="training",
     )
     val_fraction: float = option(
-        0.1, "share of train held out for --select_on val", group="training"
+        0.1, "share of the training images held out for --select_on val", group="training"
     )
     amp: str = option(
         "auto",

@@ -58,18 +58,18 @@ class WeightOptions(GranularityOptions):
     )
     threshold: str = option(
         "layer",
-        "zero that share of each layer's weights, or of all layers' together",
+        "apply the share to every layer, or to all layers together",
         choices=("layer", "global"),
         group=_GROUP,
     )
     pattern: str = option(
         "unstructured",
-        "zeros anywhere, or 2 of every 4 neighbouring input channels, as GPUs multiply fast",
+        "zeros anywhere, or 2 in every 4 neighbouring input channels, which GPUs accelerate",
         choices=PATTERNS,
         group=_GROUP,
     )
     bits: tuple[int, ...] = option(
-        (32, 16, 8), "bits per weight to give the sizes at", group=_GROUP
+        (32, 16, 8), "bits per weight for which sizes are shown", group=_GROUP
     )
 
     def check_sparsity(self, *, gradual: bool) -> None:
@@ -95,7 +95,7 @@ class WeightOptions(GranularityOptions):
         if parse_sparsity(self.sparsity).by_name and self.threshold == "global":
             raise ValueError(
                 f"--sparsity is {self.sparsity!r} with --threshold global: expected one number, "
-                "since one threshold stands for all layers"
+                "since one threshold applies to all layers"
             )
 
 

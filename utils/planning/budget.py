@@ -179,7 +179,7 @@ def budget_line(budget: Mapping[str, Any]) -> str:
     if budget.get("reranked"):
         line += (
             " That is counted with the filters that the dense network's scores keep: --rerank "
-            "keeps others, as many of each conv, and what they leave stands in the table."
+            "keeps others, as many of each conv, and the table has what they leave."
         )
     return line
 

@@ -15,7 +15,7 @@ from utils.runs.notes import note
 
 _UNLIKE_HRANK = (
     "schedule: all convs are pruned at once, and held-out train images choose the epoch; HRank's "
-    "code goes conv by conv, and its test images choose, as --recipe hrank"
+    "code prunes conv by conv and chooses on test images, as --recipe hrank does"
 )
 
 

@@ -93,7 +93,7 @@ def losses(
             if not scanned[layer] or scanned[layer] % len(rates):
                 raise ValueError(
                     f"the scan has {scanned[layer]} points of {layer!r}: expected all its "
-                    f"{len(rates)} rates; the same scan command goes on where it stopped"
+                    f"{len(rates)} rates; the same scan command continues where it stopped"
                 )
         accuracy, nats, curve = 0.0, 0.0, {0.0: (0.0, 0.0)}
         for rate in rates:

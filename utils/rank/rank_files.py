@@ -184,7 +184,7 @@ def _read_file(folder: Path, entry: Mapping[str, Any], conv: str, filters: int) 
     if not np.all(np.isfinite(ranks) & (ranks >= 0)):
         raise ValueError(f"rank file {path} holds a value that is no rank: expected floats >= 0")
     if entry.get("sha256") not in (None, sha256_of(path)):
-        raise ValueError(f"rank file {path} is not the one that {MANIFEST} speaks of: it changed")
+        raise ValueError(f"rank file {path} is not the one that {MANIFEST} lists: it changed")
     return torch.from_numpy(ranks.astype(np.float32))
 
 

@@ -39,9 +39,9 @@ FIGURES = (  # of the table of runs; a ratio is the dense network's divided by t
 _LONGEST_RATES = 40  # characters in the table of runs
 _MAPS = (
     "One image's feature maps where they are ranked, highest score of the filter first; the score "
-    "stands below. Each map is scaled to its own lowest (black) and highest value (white)."
+    "is below. Each map is scaled to its own lowest (black) and highest value (white)."
 )
-_BARS = "A bar a conv, in the order of the rates: blue stays, orange goes."
+_BARS = "A bar a conv, in the order of the rates: blue is kept, orange is removed."
 
 
 def log_plan(

@@ -85,7 +85,7 @@ def _legend(found: Mapping[str, Any], networks: Sequence[Mapping[str, Any]]) -> 
         "ratio: the first network's figure by the second's" * several,
         f"top-1: on {found['dataset']}, normalized as {found['normalization']}; 95% interval",
         f"MACs: of convs and linears, for one image; not counted: {uncounted or 'nothing'}",
-        "nonzeros: the bytes of values that are not zero, without where they stand",
+        "nonzeros: the bytes of values that are not zero, without their positions",
         "peak activations: the input and all results that are alive at the same time, without "
         "weights and operators' workspaces" + "; allocated: with workspaces" * on_gpu,
         f"latency: median of {first['repeats']} passes (10% to 90%)"

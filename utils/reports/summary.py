@@ -108,8 +108,8 @@ def _ties(layers: Sequence[Mapping[str, Any]], criterion: str) -> list[str]:
     why = "their ranks saturate, and " if criterion in RANK_CRITERIA else ""
     return [
         f"Filters tie at the cut in {len(tied)} convs (and so many of theirs have its very score: "
-        f"{shares}): {why}of equal scores the lower index goes; the official code's unstable sort "
-        "may keep another of them."
+        f"{shares}): {why}of equal scores the lower index is removed; the official code's unstable "
+        "sort may keep another of them."
     ]
 
 

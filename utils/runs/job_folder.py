@@ -96,7 +96,7 @@ def open_job(path: str | os.PathLike, config: Mapping[str, Any]) -> Iterator[Job
             other options.
     """
     folder = JobFolder(path)
-    with _locked(folder), stops_leaving("the same command goes on from there"):
+    with _locked(folder), stops_leaving("the same command continues from there"):
         for place in (folder.path, folder.last.parent):
             remove_unfinished(place)
         if is_there(folder.config):

@@ -98,7 +98,7 @@ def _end(call: _Call) -> None:
         if call.process.exitcode != 0:
             raise ChildProcessError(
                 f"the process of {call.name} ended with exit code {call.process.exitcode}; "
-                "the same command goes on from there"
+                "the same command continues from there"
             )
 
 

@@ -168,7 +168,9 @@ def _train_and_evaluate(
     except Stopped as stop:
         if not stop.amid:
             run.pause()
-            stop.outcome = f"{run.place}, step {len(run.tally)} is saved; the same command goes on"
+            stop.outcome = (
+                f"{run.place}, step {len(run.tally)} is saved; the same command continues"
+            )
         raise
 
 

@@ -75,7 +75,7 @@ class Stage:
         if self.name in self.finished:
             raise ValueError(
                 f"stage {self.name!r} is over in {self.checkpoints.last}, which is in "
-                f"{saved['stage']!r}: expected to go on from there"
+                f"{saved['stage']!r}: expected to continue from there"
             )
         if self.log is not None:
             self._cut_log_back(saved["log_lines"] if saved else None)
