@@ -144,6 +144,14 @@ def test_options_are_checked_whatever_else_is_asked(refuses, job, asked):
     refuses(r"validation fraction: .* got 7\.0", *words, "--val_fraction", "7")
 
 
+def test_options_for_weights_beside_others_are_refused(refuses, job):
+    expected = (
+        r"--sparsity is '0\.5' with --granularity filter: expected it with --granularity weig"
+    )
+    for words in (("--remove_zeros",), ("--ratio", "0.3")):
+        refuses(expected, "main.py", "prune", *job.pruning, *words, "--sparsity", "0.5")
+
+
 def test_a_folder_that_cannot_be_is_refused_before_a_scan_or_a_search(refuses, job):
     Path("file").touch()
     words = ("prune", *job.pruning, "--target_macs", "0.5", "--allocation", "sensitivity")

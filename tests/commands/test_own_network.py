@@ -115,7 +115,9 @@ def test_rates_by_layer(own, call):
         "blocks.1.conv2": 4,
         "hidden": 8,
     }
-    assert "rates of no layer: expected {layer: rate} with at least one" in planned({}).err
+    assert (
+        "rates.json: rates of no layer: expected {layer: rate} with at least one" in planned({}).err
+    )
     assert "no prunable layer 'stem.1'; did you mean 'stem.0'?" in planned({"stem.1": 0.5}).err
     assert "pattern 'stages.*' matches no prunable layer" in planned({"stages.*": 0.5}).err
     assert "a number, at least 0, less than 1" in planned({"stem.0": 1}).err

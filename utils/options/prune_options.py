@@ -164,6 +164,7 @@ class PruneConfig(
         self.training_recipe(self.seed)  # refuses what is out of range, whatever else is asked
         if self.test_only:
             return
+        self.refuse_other_granularity(shared=("schedule", "steps", "recalibrate"))
         if self.remove_zeros:
             if given := self.compress_rate or self.ratio or str(self.rates or ""):
                 raise ValueError(
@@ -173,7 +174,6 @@ class PruneConfig(
             if self.target:
                 raise ValueError(f"--remove_zeros with --target_{self.target[0]}: expected one")
             return
-        self.refuse_other_granularity(shared=("schedule", "steps", "recalibrate"))
         if self.by_weight:
             self._check_weights()
             return
@@ -249,7 +249,10 @@ class PruneConfig(
                 rates = rates_of_ratio(self.ratio, network)
             else:
                 by_layer = read_json(self.rates, MapOf(number(0, 1)), "rates {layer: rate}")
-                rates = rates_of_layers(by_layer, network)
+                try:
+                    rates = rates_of_layers(by_layer, network)
+                except ValueError as error:
+                    raise ValueError(f"{self.rates}: {error}") from None
             if self.compress_rate not in ("", rates):
                 raise ValueError(
                     f"--{name} and --compress_rate {self.compress_rate!r}: expected one of them"
