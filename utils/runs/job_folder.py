@@ -56,6 +56,10 @@ class JobFolder:
         return self.path / "align.json"
 
     @property
+    def layout(self) -> Path:
+        return self.path / "channels_last.json"
+
+    @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.pt"
 

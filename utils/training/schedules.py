@@ -19,7 +19,8 @@ class Recipe:
     Gradients of `accumulate` batches make one step, cut to `clip_norm`. Training ends `patience`
     epochs after the best. `ema` is the decay of the averaged weights that are evaluated and kept.
     `distill_*` are for a training that is given a teacher: its share of the loss and the softness
-    of its answers. `amp` and `channels_last` change the arithmetic, on a GPU by default.
+    of its answers. `amp` and `channels_last` change the arithmetic, on a GPU by default
+    (the latter on a CPU, too, see `memory_layout`).
 
     Raises:
         ValueError: a setting outside its range.
