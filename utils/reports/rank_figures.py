@@ -78,17 +78,17 @@ def _noise(figure: Any, ranks: Mapping[str, Tensor], summary: Mapping[str, Any])
     numbers = range(1, len(layers) + 1)
     for number, layer in enumerate(layers, start=1):
         deviations = ranks[layer["conv"]][:images].double().std(0)  # [C]
-        label = "rank over the images, a dot a filter" if number == 1 else None
+        label = "rank of one filter, over images" if number == 1 else None
         places = [number] * len(deviations)
         axis.plot(places, deviations, ".", color=GREEN, alpha=0.5, markersize=3, label=label)
     spreads = [layer["spread_of_scores"] for layer in layers]
     errors = [layer["standard_error"] for layer in layers]
-    axis.plot(numbers, spreads, "o", color=BLUE, label="scores over the filters of a layer")
-    axis.plot(numbers, errors, "^", color=ORANGE, label="standard error of a score")
+    axis.plot(numbers, spreads, "o", color=BLUE, label="scores of a layer, over filters")
+    axis.plot(numbers, errors, "^", color=ORANGE, label="standard error of a score, layer mean")
     axis.set(yscale="log", xlabel="layer", ylabel="standard deviation, in ranks")
     axis.set_title(
-        f"{summary['arch']}: how far {images} images decide the scores\n"
-        "circles far above triangles: the filters of the layer are told apart",
+        f"{summary['arch']}: how precisely {images} images measure the scores (mean ranks)\n"
+        "where circles are far above triangles, the images tell the layer's filters apart",
         fontsize=10,
     )
     count_in_whole_numbers(axis.xaxis)
@@ -101,21 +101,25 @@ def _cuts(figure: Any, summary: Mapping[str, Any]) -> None:
     axis = figure.subplots()
     cuts = [(number, x["cut"]) for number, x in enumerate(summary["layers"], start=1) if x["cut"]]
     kinds = {
-        "clear": ("o", BLUE, lambda cut: not cut["inside_noise"]),
-        "inside the noise": ("s", GREEN, lambda cut: cut["inside_noise"] and not cut["tied"]),
-        "tie": ("X", ORANGE, lambda cut: cut["tied"]),
+        "layers, clear": ("o", BLUE, lambda cut: not cut["inside_noise"]),
+        "layers, too close to call": (
+            "s",
+            GREEN,
+            lambda cut: cut["inside_noise"] and not cut["tied"],
+        ),
+        "layers with a tie": ("X", ORANGE, lambda cut: cut["tied"]),
     }
     for label, (marker, color, belongs) in kinds.items():
         points = [(number, _in_errors(cut)) for number, cut in cuts if belongs(cut)]
         places, widths = zip(*points, strict=True) if points else ((), ())
-        axis.plot(places, widths, marker, color=color, label=f"{label}: {len(points)}")
-    axis.axhspan(0, 2, color="grey", alpha=0.2, linewidth=0, label="2 standard errors")
+        axis.plot(places, widths, marker, color=color, label=f"{label} ({len(points)})")
+    axis.axhspan(0, 2, color="grey", alpha=0.2, linewidth=0, label="up to 2 standard errors")
     axis.set_yscale("symlog", linthresh=2)
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.set(xlabel="layer", ylabel="gap at the cut, in standard errors")
+    axis.set(xlabel="layer", ylabel="gap, in standard errors")
     axis.set_title(
         f"{summary['arch']}: lowest kept minus highest removed score, {summary['images']} images\n"
-        "in the grey band the draw of the images decides which filters are removed, or the index",
+        "grey: too close to call, other images may remove other filters (ties: the lower index)",
         fontsize=10,
     )
     count_in_whole_numbers(axis.xaxis)
