@@ -63,7 +63,6 @@ _HEADER = (
     "train: difference (relative)",
     "trace",
     "remove",
-    "class",
 )
 
 
@@ -151,7 +150,6 @@ def measure(network: str) -> Iterator[dict[str, Any]]:
             "logits": differences(masked.double(), removed.double(), images[:BATCH].double()),
             "trace_seconds": round(trace_seconds, 3),
             "remove_seconds": round(remove_seconds, 3),
-            "keeps_class": type(removed) is type(model),
         }
 
 
@@ -184,7 +182,6 @@ def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
         *(_difference(row["logits"][mode]) for mode in ("eval", "train")),
         f"{row['trace_seconds']:.2f} s",
         f"{row['remove_seconds']:.2f} s",
-        "kept" if row["keeps_class"] else "GraphModule",
     )
 
 
