@@ -155,9 +155,6 @@ class LabelRun(TorchFunctionMode):
         call.stop, call.relation_stop = len(self.run.operations), len(self.run.relations)
         call.gives = self.values.get(out) if isinstance(out, Tensor) else None
 
-    def failed(self, call: ModuleCall) -> None:
-        """Note where the network's own code raises an error: the innermost module's path stays."""
-
     # --- the network's inputs and outputs ---
 
     def source(self, inputs: Any) -> None:
@@ -281,16 +278,15 @@ def _counted_size(value: Value, dim: int, size: int) -> int:
 
 @contextmanager
 def watching_modules(run: Any) -> Iterator[None]:
-    """Tell `run` when a module is entered and left, by its `enter` and `leave`."""
+    """Tell `run` when a module is entered and left, by its `enter` and `leave`.
+
+    A module that raises an error is never left.
+    """
     original = nn.Module.__call__
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         entered = run.enter(module, args, kwargs)
-        try:
-            out = original(module, *args, **kwargs)
-        except Exception:
-            run.failed(entered)
-            raise
+        out = original(module, *args, **kwargs)
         run.leave(entered, out)
         return out
 

@@ -239,9 +239,6 @@ class Follower(TorchFunctionMode):
             self.values.put(out, self._left(call.gives, out))
             self.at = call.stop
 
-    def failed(self, call: ModuleCall | None) -> None:
-        """Nothing is to be noted of an error."""
-
 
 def _same(plane: Tensor, expected: Tensor) -> bool:
     if plane.dim() != expected.dim():

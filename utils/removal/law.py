@@ -165,9 +165,6 @@ class _Watcher:
         """Note what it gave."""
         self.record.append((path, [t.detach().clone() for t in tensors_in(out)]))
 
-    def failed(self, path: str) -> None:
-        """Nothing is to be noted of an error."""
-
 
 class _NoDropout(TorchFunctionMode):
     """Lets dropout pass everything: its numbers are drawn for tensors of another size."""
