@@ -89,8 +89,9 @@ def remove_channels(
     how, difference = replace(how, ways=dict(how.ways)), None
     for _ in range(_TRIES):
         keep = places(graph, masks, how)
-        slim, amounts = smaller(masked, graph, keep), folds(masked, graph, keep, how.folded)
+        slim = smaller(masked, graph, keep)
         found: Misfit | None = misfit(slim, graph, keep)
+        amounts = {} if found else folds(masked, graph, keep, how.folded)
         if found is None and check:
             exact = copied(slim).double() if amounts else slim  # not rounded yet
             add_folds(exact, graph, amounts, keep)
