@@ -55,9 +55,9 @@ class Misfit:
             for place in (*rest, *self.alike):
                 ways[place] = max(ways.get(place, 0), way)
         else:
-            run, first = self.places[0]
-            before = [(run, n) for n in reversed(range(first)) if ways.get((run, n), 0) < WHOLE]
-            rest = before[:_BEFORE]
+            for run, first in (self.places[0], *(x for x in self.alike if x > self.places[0])):
+                before = [(run, n) for n in reversed(range(first)) if ways.get((run, n), 0) < WHOLE]
+                rest += before[:_BEFORE]
             ways.update(dict.fromkeys(rest, WHOLE))
         return bool(rest)
 
