@@ -96,7 +96,10 @@ def test_zeros_of_a_small_file_go_too(call, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--compress_rate", "[0.1]*7"], "expected no --compress_rate, got '[0.1]*7'"),
+        (
+            ["--compress_rate", "[0.1]*7"],
+            "--compress_rate is '[0.1]*7' with --remove_zeros, which chooses no filters",
+        ),
         (["--resume", "nowhere.pt"], "nowhere.pt does not exist"),
         ([], "no trained resnet_8: give a checkpoint with --resume CKPT"),
     ],

@@ -1,6 +1,6 @@
 """The options of `main.py prune`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -166,13 +166,10 @@ class PruneConfig(
             return
         self.refuse_other_granularity(shared=("schedule", "steps", "recalibrate"))
         if self.remove_zeros:
-            if given := self.compress_rate or self.ratio or str(self.rates or ""):
-                raise ValueError(
-                    "--remove_zeros removes what is zero already: expected no --compress_rate, "
-                    f"got {given!r}"
-                )
-            if self.target:
-                raise ValueError(f"--remove_zeros with --target_{self.target[0]}: expected one")
+            choosing = ("pruning", "automatic rates")
+            names = {field.name for field in fields(self) if field.metadata["group"] in choosing}
+            why = "with --remove_zeros, which chooses no filters: expected one of them"
+            refuse_given(self, names - {"remove_zeros"}, why)
             return
         if self.by_weight:
             self._check_weights()
