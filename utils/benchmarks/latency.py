@@ -43,12 +43,25 @@ NETWORKS = {  # images of the larger batch
     "torchvision:resnet50": 8,
     "torchvision:mobilenet_v2": 32,
 }
-_CONTEST_BATCHES = {"resnet_56": (1, 32)}  # of the others it is the larger batch alone
+_CONTESTS = {  # (images, share); Torch-Pruning gets a ResNet-56 to no less than two thirds
+    "resnet_56": ((32, 0.7), (32, 0.5), (1, 0.5)),
+    "torchvision:resnet50": ((8, 0.5),),
+    "torchvision:mobilenet_v2": ((32, 0.5),),
+}
 _CONTEST_RUNTIME = "onnxruntime"
 _DENSE, _TORCH_PRUNING = "dense", "Torch-Pruning"
 _SPEED = ("network", "runtime", "images", "threads", "dense", "time left", "in reach", "L", "MACs")
 _SPEED += ("L by MACs", "block", "sum of layers", "seconds")
-_CONTEST = ("network", "images", "how", "time left", "MACs", "parameters", "right, recalibrated")
+_CONTEST = (
+    "network",
+    "images",
+    "asked",
+    "how",
+    "time left",
+    "MACs",
+    "parameters",
+    "right, recalibrated",
+)
 _CONTEST += ("right, after 2 epochs",)
 
 
@@ -67,7 +80,7 @@ class LatencyConfig(DataOptions):
     )
     runtimes: tuple[str, ...] = option(("eager", "onnxruntime"), "runtimes", group="measuring")
     threads: tuple[int, ...] = option((1, 2), "numbers of CPU threads", group="measuring")
-    share: float = option(0.5, "of the dense latency, that is aimed at", group="measuring")
+    share: float = option(0.5, "of the dense latency, that speed aims at", group="measuring")
     parts: tuple[str, ...] = option(
         ("speed", "contest", "right"),
         "what is measured: speed (targets in time), contest (networks that take the same time), "
@@ -76,6 +89,7 @@ class LatencyConfig(DataOptions):
     )
     epochs: int = option(2, "epochs of fine-tuning", group="measuring")
     again: bool = option(False, "measure anew what is kept of these rows", group="run")
+    kept_alone: bool = option(False, "measure nothing, take what is kept", group="run")
     write: bool = option(False, "store the numbers, renew the page", group="run")
 
     def __post_init__(self) -> None:
@@ -87,9 +101,11 @@ class LatencyConfig(DataOptions):
                     raise ValueError(f"--{name} has {value!r}: expected some of {', '.join(known)}")
 
     def kept(self, part: str, row: Mapping[str, Any], measure: Callable[[], Mapping]) -> dict:
-        """Return the row with what was measured of it, in this part: now, or before."""
+        """Return the row with what was measured of it, now or before; {} if it was not."""
         words = [part, *(str(value).replace(":", "_").replace(" ", "_") for value in row.values())]
         path = FOLDER / f"{'-'.join(words)}.json"
+        if self.kept_alone and not path.exists():
+            return {}
         if self.again or not path.exists():
             note(", ".join(words))
             write_json(path, {**row, **measure(), "made": environment(torch.device("cpu"))})
@@ -106,7 +122,7 @@ def benchmark_command(config: LatencyConfig) -> dict[str, Any]:
     for name in config.networks:
         network = _opened(config, name)
         if "speed" in config.parts:
-            measured["speed"] += _speed(config, network)
+            measured["speed"] += filter(None, _speed(config, network))
         if "contest" in config.parts:
             measured["contest"] += _contest(config, network)
     measured["environment"] = environment(torch.device("cpu"))
@@ -118,7 +134,7 @@ def benchmark_command(config: LatencyConfig) -> dict[str, Any]:
 def _write(measured: Mapping[str, Any]) -> None:
     """Store what was measured in place of the same rows; renew the page."""
     stored = json.loads(MEASURED.read_text()) if MEASURED.exists() else measured
-    names = ("network", "runtime", "batch_size", "threads", "how")
+    names = ("network", "runtime", "batch_size", "threads", "share", "how")
 
     def place(row: Mapping[str, Any]) -> tuple:
         return tuple(row.get(name) for name in names)
@@ -178,10 +194,10 @@ def _contest(config: LatencyConfig, network: Prunable) -> list[dict[str, Any]]:
     if trained and "right" in config.parts:
         images = open_images(config, network.dense)
     others = contestants(network, ranks=trained, seed=config.seed)
-    for batch in _CONTEST_BATCHES.get(name, (NETWORKS[name],)):
+    for batch, share in _CONTESTS[name]:
         timing = Timing(_CONTEST_RUNTIME, batch, config.threads[0])
-        found = [_contest_row(config, network, one, timing) for one in others]
-        found = [row for row in found if "error" not in row]
+        found = [_contest_row(config, network, one, timing, share) for one in others]
+        found = [row for row in found if "left" in row]
         if images is not None:
             found = _with_right(config, images, others, found)
         rows += found
@@ -189,14 +205,15 @@ def _contest(config: LatencyConfig, network: Prunable) -> list[dict[str, Any]]:
 
 
 def _contest_row(
-    config: LatencyConfig, network: Prunable, one: Contestant, timing: Timing
+    config: LatencyConfig, network: Prunable, one: Contestant, timing: Timing, share: float
 ) -> dict[str, Any]:
     row = {"network": network.dense.spec, "runtime": timing.runtime}
-    row |= {"batch_size": timing.batch_size, "threads": timing.threads, "how": one.name}
+    row |= {"batch_size": timing.batch_size, "threads": timing.threads}
+    row |= {"share": share, "how": one.name}
 
     def measure() -> dict[str, Any]:
         try:
-            setting, left = one.find(timing, config.share)
+            setting, left = one.find(timing, share)
         except Exception as error:  # what another tool cannot do is part of the result
             return {"error": f"{type(error).__name__}: {error}"}
         return {"setting": setting, "left": left, **_costs(network, one.make(setting))}
@@ -214,7 +231,8 @@ def _with_right(
     known, done = {one.name: one for one in others}, []
 
     def right(row: Mapping[str, Any], epochs: int) -> dict[str, Any]:
-        key = {name: row[name] for name in ("network", "batch_size", "how")} | {"epochs": epochs}
+        names = ("network", "batch_size", "share", "how")
+        key = {name: row[name] for name in names} | {"epochs": epochs}
         path = FOLDER / "-".join(["tuning", *(str(x).replace(" ", "_") for x in key.values())])
         make = known[row["how"]].make
         how = {"epochs": epochs, "folder": path, "seed": config.seed}
@@ -222,13 +240,18 @@ def _with_right(
         return config.kept("right", key, lambda: right_answers(make(row["setting"]), images, **how))
 
     for row in rows:
-        done.append({**row, "correct": right(row, 0)["correct"], "images": len(images.test)})
-    theirs = [row["correct"] for row in done if row["how"].startswith(_TORCH_PRUNING)]
+        done.append({**row, **_numbers(right(row, 0), correct="correct", images="images")})
+    theirs = [row.get("correct", 0) for row in done if row["how"].startswith(_TORCH_PRUNING)]
     for row in done if config.epochs else ():
         ours = not row["how"].startswith(_TORCH_PRUNING)
-        if row["how"] != _DENSE and (ours or row["correct"] == max(theirs)):
-            row["tuned_correct"] = right(row, config.epochs)["correct"]
+        if row["how"] != _DENSE and (ours or row.get("correct") == max(theirs)):
+            row |= _numbers(right(row, config.epochs), correct="tuned_correct")
     return done
+
+
+def _numbers(row: Mapping[str, Any], **names: str) -> dict[str, int]:
+    """Return what a row has of some numbers; `names` are what each is then called."""
+    return {new: row[old] for old, new in names.items() if old in row}
 
 
 def stored_text(measured: Mapping[str, Any]) -> str:
@@ -269,6 +292,7 @@ def _contest_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         row["network"],
         str(row["batch_size"]),
+        f"{row['share']:.0%}",
         row["how"],
         f"{row['left']:.1%}",
         *counted_up,
