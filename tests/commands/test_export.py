@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tests.command_lines import files_in
 from tests.networks import random_masks
@@ -18,8 +19,17 @@ from utils.metrics import export_check
 from utils.options.networks import load_network
 from utils.removal.network_file import write_network
 from utils.removal.surgery import remove_filters
+from utils.reports.side_by_side import uneven_remark
 from utils.runs.checkpoint import sha256_of
-from utils.runs.exported import FORMATS, Format, Opened, onnx_bytes, open_onnx
+from utils.runs.exported import (
+    FORMATS,
+    Format,
+    Opened,
+    export_program,
+    onnx_bytes,
+    open_onnx,
+)
+from utils.runs.folded import ChannelsLast, norms_folded
 
 PT2 = ("--format", "pt2", "--eval_batch_size", "4")
 OPEN_ANYWHERE = """
@@ -143,3 +153,43 @@ def test_bad_input_is_one_sentence(call, job, words, expected, tmp_path):
     assert (outcome.code, outcome.out) == (2, "")
     assert re.search(expected, outcome.err.splitlines()[-1])
     assert files_in(tmp_path) == before
+
+
+def test_for_eager_the_fastest_form_is_written_and_computes_the_same(call, job, pruned):
+    words = ["export", *job.data, "--eval_batch_size", "4", "--resume", str(pruned)]
+    found = call("main.py", *words, "--runtime", "eager").json
+    (file,) = found["files"]
+    assert file["format"] == "pt2" and file["same_class"] == 4
+    assert file["largest_difference"] < 1e-4 * file["logit_scale"]
+    times = found["best"]["latency_ms"]
+    assert times[found["best"]["form"]] == min(times.values()) and len(times) == 3
+
+
+def test_folding_leaves_no_norm_that_a_conv_alone_feeds_and_changes_no_answer():
+    torch.manual_seed(0)
+    shared = nn.Conv2d(4, 4, 1)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4),
+        shared, nn.BatchNorm2d(4, affine=False), shared, nn.BatchNorm2d(4),
+    ).eval()  # fmt: skip
+    for norm in (module for module in model if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    images = torch.randn(3, 3, 8, 8)
+    program = export_program(model, images[:1])
+    for network in (norms_folded(program), ChannelsLast(norms_folded(program))):
+        torch.testing.assert_close(network(images), model(images), rtol=1e-4, atol=1e-5)
+    nodes = [node for node in norms_folded(program).graph.nodes if "batch_norm" in str(node.target)]
+    assert len(nodes) == 1  # that behind the relu
+
+
+def test_another_format_than_the_runtimes_is_refused(call, job):
+    words = ["export", *job.network, "--runtime", "onnxruntime", "--format", "pt2"]
+    outcome = call("main.py", *words)
+    assert outcome.code == 2 and "--format pt2 with --runtime onnxruntime" in outcome.err
+
+
+def test_a_depthwise_width_that_four_does_not_divide_is_named(call, job, pruned):
+    found = call("main.py", "export", *job.data, *PT2, "--resume", str(pruned)).json
+    assert not any("depthwise" in said for said in found["remarks"])
+    assert "widths that 4 does not divide, a first" in uneven_remark("net", ["a", "b"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from utils.options.data_options import DataOptions, DeviceOptions
 from utils.options.evaluate_options import TestedFileOptions
-from utils.runs.choices import FORMATS
+from utils.runs.choices import BEST_FORMATS, FORMATS
 from utils.runs.options import option
 
 
@@ -21,6 +21,13 @@ class ExportConfig(TestedFileOptions, DataOptions, DeviceOptions):
         choices=("all", *FORMATS),
         group="export",
     )
+    runtime: str | None = option(
+        None,
+        "write the one file that this runtime runs best: .onnx, or for eager a .pt2 with its norms "
+        "folded into convs and channels last, whatever is fastest here on --eval_batch_size images",
+        choices=tuple(BEST_FORMATS),
+        group="export",
+    )
     output: Path | None = option(
         None,
         "folder, or a file, whose ending follows the format; none: beside the checkpoint",
@@ -34,3 +41,12 @@ class ExportConfig(TestedFileOptions, DataOptions, DeviceOptions):
     random_images: bool = option(
         False, "check on noise, if the dataset is not available", group="export"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        best = BEST_FORMATS.get(self.runtime)
+        if best and self.format not in ("all", best):
+            raise ValueError(
+                f"--format {self.format} with --runtime {self.runtime}: expected {best}, which it "
+                "runs best"
+            )

@@ -36,4 +36,12 @@ def export_text(found: Mapping[str, Any]) -> str:
         "latency: median of 20 and of 5 passes, in turns; "
         f"{found['environment']['device']}, {threads}",
     ]
+    if found["best"]:
+        times = found["best"]["latency_ms"].items()
+        legend.append(
+            f"for eager: {found['best']['form']} ("
+            + ", ".join(f"{name} {ms:.2f} ms" for name, ms in times)
+            + ")"
+        )
+    legend += found["remarks"]
     return "\n".join([table(header, rows), "", *(f"- {line}" for line in legend)])

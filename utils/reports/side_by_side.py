@@ -1,6 +1,6 @@
 """Two measured networks side by side: the ratios of their figures, and what stands out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utils.metrics.latency import FASTER
@@ -44,8 +44,7 @@ def remarks(found: Mapping[str, Any], against: Mapping[str, Any] | None = None) 
         if network["zero_filters"]["zeros"]
     ]
     said += [
-        f"{len(names)} depthwise convs of {label(network)} have widths that 4 does not divide, "
-        f"{names[0]} first: runtimes compute such convs by slower ways; --round_to 4 avoids them."
+        uneven_remark(label(network), names)
         for network in networks
         if (names := network["uneven_depthwise"])
     ]
@@ -54,6 +53,14 @@ def remarks(found: Mapping[str, Any], against: Mapping[str, Any] | None = None) 
     if found["macs"] < against["macs"]:
         return said + _not_faster("the first network", found, against)
     return said + _not_faster("the second network", against, found)
+
+
+def uneven_remark(name: str, convs: Sequence[str]) -> str:
+    """Return the sentence on depthwise convs of odd widths."""
+    return (
+        f"{len(convs)} depthwise convs of {name} have widths that 4 does not divide, {convs[0]} "
+        "first: runtimes compute such convs by slower ways; --round_to 4 avoids them."
+    )
 
 
 def _not_faster(name: str, small: Mapping[str, Any], big: Mapping[str, Any]) -> list[str]:

@@ -11,4 +11,5 @@ ALLOCATIONS = ("uniform", "global", "sensitivity")
 SITES = ("official", "conv", "read")  # where maps are ranked
 LAYOUTS = ("hrank", "hrankplus")  # of compress rates
 RUNTIMES = ("eager", "compile", "onnxruntime", "openvino")
+BEST_FORMATS = {"eager": "pt2", "onnxruntime": "onnx", "openvino": "onnx"}  # of a runtime
 FORMATS = ("pt2", "onnx")  # of exported networks, by the ending of the file's name
