@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.command_lines import ROOT
-from utils.commands.door import run
+from utils.commands.door import always, run
 from utils.runs.options import option
 from utils.runs.stop_signals import Stopped
 
@@ -30,9 +30,7 @@ SMALLER, ANOTHER = "expected a smaller --eval_batch_size", "expected another pat
 
 
 def opened(command, *words: str) -> int:
-    def pick(config):
-        return command, lambda result: f"it is {result['it']}"
-
+    pick = always(command, lambda result: f"it is {result['it']}")
     return run(Config, pick, words, prog="p", description="")
 
 

@@ -26,6 +26,11 @@ _OUT_OF_MEMORY = re.compile(
 Command = tuple[Callable[[Any], dict[str, Any]], Callable[[dict[str, Any]], str]]
 
 
+def always(command: Callable[[Any], dict[str, Any]], text: Callable[[dict], str]) -> Callable:
+    """Return the function that picks this command, whatever the config says."""
+    return lambda config: (command, text)
+
+
 def run(
     config_class: type,
     pick: Callable[[Any], Command],
