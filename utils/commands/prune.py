@@ -28,6 +28,7 @@ from utils.planning.plan import Planned, plan_rates, score_layers
 from utils.planning.reach import block_of, reachable
 from utils.planning.schedule import finetune_by_schedule
 from utils.planning.scratch import from_scratch
+from utils.planning.table_at_hand import not_faster
 from utils.pruning.plan import PLAN
 from utils.removal.masks import ChannelMasks
 from utils.removal.network_file import write_network
@@ -125,6 +126,7 @@ def _planned_summary(config: PruneConfig, planned: Planned) -> dict[str, Any]:
         "init": config.init,
         "compress_rate": planned.compress_rate(),
         "align": planned.aligned_by,
+        "no_faster": not_faster(config, planned),
         **planned.costs(config.mode),
     }
 

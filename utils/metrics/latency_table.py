@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from utils.metrics.layer_shapes import FOURS, LayerShape
-from utils.metrics.runtimes import CPU, Runtime
+from utils.metrics.runtimes import CPU, RUNTIMES, Runtime
 from utils.runs.atomic_write import write_json
 from utils.runs.environment import environment
 from utils.runs.json_files import read_json
@@ -152,6 +152,24 @@ def _opened(path: Path, measured_on: dict[str, Any]) -> LatencyTable:
     if kept.get("measured_on") == measured_on:
         return LatencyTable(**{name: kept[name] for name in _SCHEMA})
     return LatencyTable(measured_on)
+
+
+def table_of(path: Path, shapes: Iterable[LayerShape]) -> LatencyTable | None:
+    """Return a file's table, None if it is of another machine or runtime, or lacks a layer."""
+    try:
+        kept = read_json(path, _SCHEMA, "a latency table")
+    except ValueError:
+        return None
+    made, here = kept["measured_on"], environment(CPU)
+    runtime = RUNTIMES.get(made.get("runtime"))
+    if runtime is None or runtime.missing() or made.get("version") != runtime.version():
+        return None
+    table = LatencyTable(**{name: kept[name] for name in _SCHEMA})
+    same = all(made.get(name) == here[name] for name in ("device", "cpus"))
+    if not (same and table.block and {"batch_size", "threads"} <= made.keys()):
+        return None
+    wanted = {_key(cell) for shape in shapes for cell in _grid(shape, table.block)}
+    return table if wanted <= table.cells.keys() else None
 
 
 def _key(shape: LayerShape) -> str:

@@ -104,10 +104,12 @@ def time_model(
         f"{error:+.1%} of the whole network's {whole:.2f} ms"
     )
     facts = {"block": table.block, "whole_ms": whole, "sum_error": error}
-    return TimeModel(units, dense.graph, shapes, table, whole, _removal(dense, units)), facts
+    return TimeModel(
+        units, dense.graph, shapes, table, whole, removal_without_copies(dense, units)
+    ), facts
 
 
-def _removal(dense: Network, units: Sequence[RateUnit]) -> Removal:
+def removal_without_copies(dense: Network, units: Sequence[RateUnit]) -> Removal:
     """Return how channels go where nothing is copied, found by half of each group's."""
     masks = {name: torch.ones(n, dtype=torch.bool) for name, n in dense.graph.filters().items()}
     for group in (group for unit in units for group in unit.groups):

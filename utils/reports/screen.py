@@ -68,6 +68,8 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
         label = "MACs" if what == "macs" else what
         physical, paper = (_change(summary[rule], what) for rule in ("physical", "paper_rule"))
         yield label, f"{physical}; by the paper's rule {paper}", True
+    for said in summary.get("no_faster", ()):
+        yield "slow", said, False
     if "accuracy" in summary:
         yield "top-1", _accuracy(summary), True
         for row in summary.get("steps", ()):

@@ -40,6 +40,7 @@ def summary_markdown(summary: Mapping[str, Any]) -> str:
         *_ties(summary["layers"], summary["criterion"]),
         "## Cost of one image",
         _costs(summary),
+        *summary.get("no_faster", ()),
         "Multiplying operations that no MAC here counts: "
         + (", ".join(summary["uncounted"]) or "none")
         + ".",
