@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -326,3 +326,20 @@ def test_automatic_rounding_is_by_the_block_that_was_found(call, job):
     (path,) = Path("result/latency").glob("eager_cpu_1_*.json")
     block = json.loads(path.read_text())["block"]
     assert found["layers"] == call("main.py", *words, "--round_to", f"{block}").json["layers"]
+
+
+def test_one_wrong_measurement_does_not_end_the_search(call, job, monkeypatch):
+    calls = []
+    right = clock(lambda x: 0.2 + 0.8 * x, calls)
+
+    def wrong_at_first(models, *args, **how):
+        times = right(models, *args, **how)
+        if "pruned" in models and len(calls) == 1:  # the least, as if it took longer than asked for
+            times["pruned"] = replace(times["pruned"], median_ms=7.0)
+        return times
+
+    monkeypatch.setattr(utils.planning.time_target, "compare_latency", wrong_at_first)
+    words = ["prune", *job.pruning, "--target_latency", "0.6", "--dry_run"]
+    budget = call("main.py", *words).json["budget"]
+    assert budget["rounds"][0]["measured"] == 0.7
+    assert budget["left"] == pytest.approx(0.6, rel=0.1)

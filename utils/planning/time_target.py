@@ -157,13 +157,15 @@ def land_in_time(
 
     least = tuple(proposed(0.0))
     asked_for[least] = predicted(least)
-    out_of_reach = timed(least) >= target
+    out_of_reach = timed(least) >= target and timed(least) >= target
     for _ in range(0 if out_of_reach else _ROUNDS):
         points = [(1.0, 1.0), *((share(levels), asked_for[levels]) for levels in found)]
         asked = corrected(points, target)
         levels = tuple(proposed(asked))
-        if levels in found:
+        if len(found.get(levels, ())) > 1:
             break
+        if levels in found:  # what was measured leads nowhere new: it may have been noise
+            timed(least)
         asked_for[levels] = asked
         if _is_near(timed(levels), target) and _is_near(timed(levels), target):
             break
