@@ -116,3 +116,10 @@ def test_a_network_that_only_evaluates_is_removed_from_unproven():
         remove_filters(model, graph, masks)
     slim = remove_filters(model, graph, masks, check=False).eval()
     assert slim[0].out_channels == 3 and slim(IMAGE).shape == model.eval()(IMAGE).shape
+
+
+@pytest.mark.parametrize("name", ["class", "lambda"])
+def test_a_name_that_no_exported_network_can_have_is_refused(name):
+    model = nn.Sequential(nn.ModuleDict({name: nn.Conv2d(3, 4, 1)}))
+    with pytest.raises(ValueError, match=rf"module '0\.{name}': torch\.export .* another name"):
+        trace_channels(model, torch.zeros(1, 3, 4, 4))

@@ -29,6 +29,7 @@ from utils.graph.relations import (
 )
 from utils.graph.tracing import LabelRun, Run, left_alone, watching_modules
 from utils.runs.borrowed_state import evaluating, training
+from utils.runs.exported import check_names
 
 Masks = Mapping[str, Tensor]
 
@@ -207,8 +208,9 @@ def trace_channels(model: nn.Module, example: Any) -> ChannelGraph:
 
     Raises:
         ValueError: if the network cannot be run on the example; the message names the module whose
-            code raises, and why.
+            code raises, and why; or if a module has a name that no exported network can have.
     """
+    check_names(model)
     with torch.device("cpu") if torch.get_default_device().type == "meta" else nullcontext():
         return _traced(model, example)
 

@@ -31,6 +31,20 @@ class Opened(nn.Module):
         return self.run(images)
 
 
+def check_names(model: nn.Module) -> None:
+    """Refuse module names of which torch.export makes code that Python cannot read.
+
+    Raises:
+        ValueError: a module's name is a word of Python's own.
+    """
+    names = [name for name, _ in model.named_modules() if any(map(iskeyword, name.split(".")))]
+    if names:
+        raise ValueError(
+            f"module {names[0]!r}: torch.export writes names into code, where Python keeps "
+            f"{next(filter(iskeyword, names[0].split('.')))!r} for itself: expected another name"
+        )
+
+
 def export_program(model: nn.Module, example: Tensor) -> ExportedProgram:
     """Return what `model` computes in eval mode on batches of any size of images like `example`.
 
@@ -40,12 +54,7 @@ def export_program(model: nn.Module, example: Tensor) -> ExportedProgram:
     Raises:
         ValueError: a module's name is a word of Python's own, of which torch makes invalid code.
     """
-    names = [name for name, _ in model.named_modules() if any(map(iskeyword, name.split(".")))]
-    if names:
-        raise ValueError(
-            f"module {names[0]!r} cannot be exported: torch.export writes names into code, where "
-            f"Python keeps {next(filter(iskeyword, names[0].split('.')))!r} for itself"
-        )
+    check_names(model)
     pair = example.repeat(2, 1, 1, 1)  # of a single one, torch would take the size for a constant
     with evaluating(model), torch.no_grad():
         program = torch.export.export(model, (pair,), dynamic_shapes=({0: Dim("batch")},))
