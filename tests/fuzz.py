@@ -267,6 +267,7 @@ def _bad_option(chance: random.Random) -> Case:
     line = LINES[chance.choice(_OPTIONS_OF)]
     config = _config_of(line)
     unread = ("data_dir", "job_dir") if "--dry_run" in line else ()
+    unread += ("data_dir",) if "--remove_zeros" in line else ()
     field = chance.choice([x for x in dataclasses.fields(config) if x.name not in unread])
     flag = f"--{field.name}"
     if chance.random() < 0.1:
