@@ -7,6 +7,7 @@ and `--again` measures the options' rows anew. `--write` stores what is kept, an
 """
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,11 +128,11 @@ def benchmark_command(config: LatencyConfig) -> dict[str, Any]:
             measured["contest"] += _contest(config, network)
     measured["environment"] = environment(torch.device("cpu"))
     if config.write:
-        _write(measured)
+        _write(config, measured)
     return measured
 
 
-def _write(measured: Mapping[str, Any]) -> None:
+def _write(config: LatencyConfig, measured: Mapping[str, Any]) -> None:
     """Store what was measured in place of the same rows; renew the page."""
     stored = json.loads(MEASURED.read_text()) if MEASURED.exists() else measured
     names = ("network", "runtime", "batch_size", "threads", "share", "how")
@@ -143,9 +144,17 @@ def _write(measured: Mapping[str, Any]) -> None:
         rows = {place(row): row for row in (*stored[part], *measured[part])}
         order = list(NETWORKS)
         stored[part] = sorted(rows.values(), key=lambda row: order.index(row["network"]))
-    stored["environment"] = measured["environment"]
+    stored["environment"] = measured["environment"] | {"command": _command(config)}
     write_text(MEASURED, json.dumps(stored, indent=1) + "\n")
     write_block("latency", stored_text(stored))
+
+
+def _command(config: LatencyConfig) -> str:
+    """Return what measures all of it, wherever the files lie."""
+    words = ["python", "-m", "utils.benchmarks.latency", "--write"]
+    words += ["--resume", config.resume.name] if config.resume is not None else []
+    words += ["--normalization", config.normalization, "--dataset", config.dataset]
+    return shlex.join(words)
 
 
 def _opened(config: LatencyConfig, name: str) -> Prunable:
