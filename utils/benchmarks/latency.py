@@ -30,7 +30,7 @@ from utils.options.networks import draw_network, load_network
 from utils.paper.markdown import millions, table
 from utils.paper.pages import write_block
 from utils.planning.plan import score_layers
-from utils.planning.time_target import Timing
+from utils.planning.time_target import TIME_TOLERANCE, Timing
 from utils.runs.atomic_write import write_json, write_text
 from utils.runs.environment import environment
 from utils.runs.notes import note
@@ -236,7 +236,7 @@ def _with_right(
     others: Sequence[Contestant],
     rows: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Return the rows with right answers; of Torch-Pruning's the best alone is fine-tuned."""
+    """Return the rows with right answers; of Torch-Pruning's in time the best is fine-tuned."""
     known, done = {one.name: one for one in others}, []
 
     def right(row: Mapping[str, Any], epochs: int) -> dict[str, Any]:
@@ -250,10 +250,12 @@ def _with_right(
 
     for row in rows:
         done.append({**row, **_numbers(right(row, 0), correct="correct", images="images")})
-    theirs = [row.get("correct", 0) for row in done if row["how"].startswith(_TORCH_PRUNING)]
+    tools = [row for row in done if row["how"].startswith(_TORCH_PRUNING)]
+    in_time = [row for row in tools if abs(row["left"] / row["share"] - 1) <= TIME_TOLERANCE]
+    best = max(in_time, key=lambda row: row.get("correct", 0), default=None)
     for row in done if config.epochs else ():
-        ours = not row["how"].startswith(_TORCH_PRUNING)
-        if row["how"] != _DENSE and (ours or row.get("correct") == max(theirs)):
+        ours = row not in tools
+        if row["how"] != _DENSE and (ours or row is best):
             row |= _numbers(right(row, config.epochs), correct="tuned_correct")
     return done
 
