@@ -17,6 +17,7 @@ from utils.pruning.knapsack import Knapsack, scan_lost, scores_lost
 from utils.pruning.rate_units import rate_units
 from utils.pruning.scores import score_filters
 from utils.pruning.time_model import TimeModel
+from utils.removal.record import Removal
 from utils.removal.surgery import remove_filters
 
 IMAGE = torch.zeros(1, 3, 8, 8)
@@ -41,7 +42,7 @@ class Case:
         shapes = layer_shapes(self.net, self.image)
         table = measure_table(Clock(8), shapes.values(), 1, folder / "table.json")
         whole_ms = 1.1 * table.sum_ms(shapes.values())
-        self.model = TimeModel(self.units, self.graph, shapes, table, whole_ms)
+        self.model = TimeModel(self.units, self.graph, shapes, table, whole_ms, Removal())
         self.knapsack = Knapsack(self.units, scores_lost(self.model, self.scores), self.model)
 
     def removed(self, levels):

@@ -21,6 +21,7 @@ from utils.metrics.accuracy import ACCURACY
 from utils.pruning.compress_rates import num_removed
 from utils.pruning.group_plan import channel_scores
 from utils.removal.masks import ParameterMasks
+from utils.removal.surgery import places_left
 from utils.runs.borrowed_state import evaluating
 from utils.runs.job_folder import JobFolder
 from utils.runs.log import read_log
@@ -120,7 +121,7 @@ def macs_left(model: nn.Module, graph: ChannelGraph, macs: Mapping[str, int], ma
 
     `macs` is {conv or linear: its MACs in the dense `model`}.
     """
-    sizes = graph.sizes(graph.kept(masks))
+    sizes = graph.sizes(places_left(model, graph, masks))
     left = 0
     for name, dense in macs.items():
         weight = model.get_submodule(name).weight
@@ -130,7 +131,7 @@ def macs_left(model: nn.Module, graph: ChannelGraph, macs: Mapping[str, int], ma
 
 def parameters_left(model: nn.Module, graph: ChannelGraph, masks: Masks) -> int:
     """Return the parameters of the network that removal would leave, without making it."""
-    sizes = graph.sizes(graph.kept(masks))
+    sizes = graph.sizes(places_left(model, graph, masks))
     return sum(_left(p, sizes.get(name)) for name, p in model.named_parameters())
 
 

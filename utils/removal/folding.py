@@ -24,7 +24,7 @@ def foldable(masked: nn.Module, graph: ChannelGraph, alive: Tensor) -> Tensor:
     Labels of the layers' weights for them are among these. `alive` are the channels that the masks
     do not make zero.
     """
-    found = _filled(graph, alive) & graph.needed(alive)
+    found = filled(graph, alive) & graph.needed(alive)
     if len(graph.runs) > 1 or not found.any():  # code of train mode alone reads other channels
         return found[:0].long()
     sinks = {id(r): _sink(masked, graph, r) for r in _readers(graph, found)}
@@ -80,7 +80,7 @@ def add_folds(
         tensors[name].data += amount[keep[graph.parameters[name][0]]].to(tensors[name])
 
 
-def _filled(graph: ChannelGraph, alive: Tensor) -> Tensor:
+def filled(graph: ChannelGraph, alive: Tensor) -> Tensor:
     """Return bool [num_labels]: constants that the network's code makes of what masks zeroed."""
     filled = torch.zeros_like(alive)
     constant = ~alive

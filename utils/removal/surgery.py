@@ -17,7 +17,7 @@ from utils.graph.aligned import align, align_norm, index_of, is_aligned, places_
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.relations import Filters, Norm
 from utils.removal.copies import copied
-from utils.removal.folding import add_folds, foldable, folds
+from utils.removal.folding import add_folds, filled, foldable, folds
 from utils.removal.following import Misfit, kept_to_follow, misfit
 from utils.removal.law import first_difference
 from utils.removal.masks import ChannelMasks
@@ -120,6 +120,14 @@ def masked_copy(
     masked = copied(model)
     ChannelMasks(masked, graph, masks, unmasked=how.unmasked).apply()
     return masked
+
+
+def places_left(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]) -> Tensor:
+    """Return bool [num_labels]: the places that `remove_filters` leaves, if all code follows."""
+    folded, alive = NO_LABELS, graph.alive(masks)
+    if filled(graph, alive).any():
+        folded = foldable(masked_copy(model, graph, masks, Removal()), graph, alive)
+    return graph.kept(masks, folded=folded)
 
 
 def places(graph: ChannelGraph, masks: Mapping[str, Tensor], how: Removal) -> Tensor:
