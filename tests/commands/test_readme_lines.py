@@ -20,6 +20,7 @@ TINY = {  # values for the flags of a line
     "--num_images": "8",
     "--rates": "0.5",
     "--batch_sizes": "1,2",
+    "--latency_batch_size": "1",
     "--steps": "2",
     "--jobs": "1",  # processes of their own are slow to start, and tested elsewhere
 }
