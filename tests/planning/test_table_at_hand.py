@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import printed_by
 from utils.metrics.latency_table import table_of
 from utils.metrics.layer_shapes import layer_shapes
 from utils.options.networks import load_network
@@ -15,10 +16,20 @@ TABLE = Path("result/latency/eager_cpu_1_1.json")
 TIMED = ("--latency_threads", "1", "--dry_run")
 
 
+@pytest.fixture(scope="module")
+def measured(job, tmp_path_factory):
+    """The table that a search for a target in time measures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("measured"))
+        printed_by("main.py", "prune", *job.pruning, "--target_latency", "0.6", *TIMED)
+        return TABLE.read_text()
+
+
 @pytest.fixture
-def words(call, job):
+def words(job, measured):
     """The words of a dry run by half of the filters, where a table was measured."""
-    call("main.py", "prune", *job.pruning, "--target_latency", "0.6", *TIMED)
+    TABLE.parent.mkdir(parents=True)
+    TABLE.write_text(measured)
     return ["prune", *job.pruning, "--ratio", "0.5", "--dry_run"]
 
 

@@ -27,7 +27,9 @@ def of(*networks, across_sums=(False,)):
     return parametrized
 
 
-of_each = of(*NETWORKS, across_sums=(False, True))
+# tests of removal hold this repository's DenseNet, ResNet-50 and MobileNets to the same
+COVERED = {"densenet121", "resnet50", "mobilenet_v2", "mnasnet1_0"}
+of_each = of(*(name for name in NETWORKS if name not in COVERED), across_sums=(False, True))
 
 
 @pytest.fixture(scope="module")
