@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import utils.commands.prune
+from utils.runs.checkpoint import load_file
 
 ROOT = Path(__file__).parents[1]
 LONGEST_SECONDS = 300  # that a process takes
@@ -49,6 +51,27 @@ def json_of(process: subprocess.Popen) -> dict[str, Any]:
     assert process.returncode == 0, err
     assert out.count("\n") == 1, out
     return json.loads(out)
+
+
+def refused_for_a_full_disk(call, words: list[str], disk_takes, amounts) -> tuple[set[str], Any]:
+    """Call a run in the folder `job` whose disk is full at a later write each time, until it ends.
+
+    Return the files that could not be written, and the last outcome.
+    """
+    full = r"error: cannot write job/(\S+) \(No space left on device\): expected a writable pl"
+    refused: set[str] = set()
+    for files in amounts:
+        disk_takes(files)
+        outcome = call("main.py", *words)
+        if outcome.code == 0:
+            break
+        *_, sentence = outcome.err.splitlines()
+        assert (outcome.code, outcome.out) == (2, "") and "Traceback" not in outcome.err
+        refused.add(re.search(full, sentence)[1])
+        for path in Path("job").rglob("*.pt"):
+            load_file(path)
+        assert not list(Path("job").rglob("*.unfinished"))
+    return refused, outcome
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

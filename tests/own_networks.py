@@ -1,27 +1,11 @@
 """Networks of a user's own, tiny: a file of code, and what the commands need to know of it."""
 
-NET = '''
-"""A residual network of somebody's own."""
+from utils.paper.pages import ROOT
 
-import torch
-from torch import nn
-
-
-class Block(nn.Module):
-    def __init__(self, inputs, width, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
-        self.shortcut = nn.Conv2d(inputs, width, 1, stride, bias=False) if stride > 1 else None
-
-    def forward(self, maps):
-        skip = maps if self.shortcut is None else self.shortcut(maps)
-        maps = torch.relu(self.norm1(self.conv1(maps)))
-        return torch.relu(self.norm2(self.conv2(maps)) + skip)
-
-
+_EXAMPLE = (ROOT / "utils" / "benchmarks" / "my_net.py").read_text(encoding="utf-8")
+NET = (
+    _EXAMPLE.partition("class MyNet")[0]
+    + """
 class MyNet(nn.Module):
     def __init__(self, num_classes=10, width=8, channels=3):
         super().__init__()
@@ -61,4 +45,5 @@ def raises():
 
 def nothing():
     return 3
-'''
+"""
+)

@@ -1,12 +1,10 @@
 """A disk that is full at any moment is one sentence, and the run then ends as if it never was."""
 
-import re
 from pathlib import Path
 
 import pytest
 
-from tests.command_lines import files_in
-from utils.runs.checkpoint import load_file
+from tests.command_lines import files_in, refused_for_a_full_disk
 
 ITERATIVE = ["--ratio", "0.3", "--epochs", "1", "--schedule", "iterative", "--steps", "2"]
 SAME = {  # what each run leaves that is the same whenever it was stopped
@@ -32,19 +30,9 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(call, words, kind, disk_t
     """Each call finds the disk full at a later write than the call before."""
     disk_takes(10**4)
     whole = call("main.py", *words, "--job_dir", "whole").json
-    refused = set()
-    for files in range(0, 100, STRIDE[kind]):
-        disk_takes(files)
-        outcome = call("main.py", *words, "--job_dir", "job")
-        if outcome.code == 0:
-            break
-        *_, sentence = outcome.err.splitlines()
-        assert (outcome.code, outcome.out) == (2, "") and "Traceback" not in outcome.err
-        full = r"error: cannot write job/(\S+) \(No space left on device\): expected a writable pl"
-        refused.add(re.search(full, sentence)[1])
-        for path in Path("job").rglob("*.pt"):
-            load_file(path)
-        assert not list(Path("job").rglob("*.unfinished"))
+    words = [*words, "--job_dir", "job"]
+    amounts = range(0, 100, STRIDE[kind])
+    refused, outcome = refused_for_a_full_disk(call, words, disk_takes, amounts)
     assert refused >= REFUSED[kind]
     found, expected = files_in(Path("job")), files_in(Path("whole"))
     for name in SAME[kind]:

@@ -1,7 +1,6 @@
 """A run that was stopped, by whatever, and is started again ends as one that never stopped."""
 
 import importlib.util
-import re
 import resource
 import signal
 from pathlib import Path
@@ -10,9 +9,8 @@ import pytest
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
-from tests.command_lines import files_in
+from tests.command_lines import files_in, refused_for_a_full_disk
 from tests.forked import fork, fork_frozen, signal_in_step
-from utils.runs.checkpoint import load_file
 
 FILES = {"config.json", "log.jsonl", "plan.json", "pruned.pt", "summary.json", "summary.md"}
 FILES |= {"layers.png"} if importlib.util.find_spec("matplotlib") else set()
@@ -130,19 +128,7 @@ def test_ranking_and_evaluating_stop_at_once_and_have_written_nothing(call, job,
 
 def test_a_full_disk_is_one_sentence_and_costs_nothing(call, words, whole, disk_takes):
     """Each call finds the disk full at a write a little later than the call before."""
-    refused = set()
-    for files in range(50):
-        disk_takes(files)
-        outcome = call("main.py", *words)
-        if outcome.code == 0:
-            break
-        sentence = outcome.err.splitlines()[-1]
-        assert (outcome.code, outcome.out) == (2, "") and "Traceback" not in outcome.err
-        pattern = r"cannot write job/(\S+) \(No space left on device\)"
-        refused.add(re.search(pattern, sentence)[1])
-        for path in Path("job").rglob("*.pt"):
-            load_file(path)
-        assert not list(Path("job").rglob("*.unfinished"))
+    refused, _ = refused_for_a_full_disk(call, words, disk_takes, range(50))
     assert refused >= {"checkpoints/last.pt", "log.jsonl"}
     assert_same_end(whole)
 

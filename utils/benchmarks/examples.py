@@ -85,8 +85,19 @@ def block_text(name: str, stored: Mapping[str, Any]) -> str:
     else:
         shown = _study(stored["rows"])
         command = _with_flags(command, stored["rows"][0]["flags"])
-    hardware = f"{made['device']}, {made['threads']} of {made['cpus']} threads"
-    return f"    python {_wrapped(command)}\n\n{shown}\n\n{hardware}; torch {made['torch']}."
+    return f"    python {_wrapped(command)}\n\n{shown}\n\n{hardware_line(made)}"
+
+
+def hardware_line(made: Mapping[str, Any]) -> str:
+    """Return on what something was measured, as `hardware` found it."""
+    threads = f"{made['threads']} of {made['cpus']} threads"
+    return f"{made['device']}, {threads}; torch {made['torch']}."
+
+
+def hardware() -> dict[str, Any]:
+    """Return what `hardware_line` says of this machine."""
+    found = environment(torch.device("cpu"))
+    return {name: found[name] for name in ("device", "threads", "cpus", "torch")}
 
 
 def _with_flags(command: str, flags: Mapping[str, str]) -> str:
@@ -157,8 +168,7 @@ def _run_study(command: str, varied: Mapping[str, Sequence[str]], folder: Path) 
 
 def run_all(folder: Path) -> dict[str, Any]:
     """Run every example in a folder, the demo first; return {block: what `block_text` takes}."""
-    found = environment(torch.device("cpu"))
-    made = {name: found[name] for name in ("device", "threads", "cpus", "torch")}
+    made = hardware()
     stored = {
         name: {"command": command, "output": excerpt(run_command(command, folder), sections)}
         for name, (command, sections) in OUTPUTS.items()

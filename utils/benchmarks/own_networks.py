@@ -16,15 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
-from utils.benchmarks.examples import run_command
+from utils.benchmarks.examples import hardware, hardware_line, run_command
 from utils.data.synthetic import make_shapes
 from utils.paper.markdown import millions, table
 from utils.paper.pages import write_block
 from utils.runs.atomic_write import write_json
-from utils.runs.environment import environment
 
 STORED = Path(__file__).with_suffix(".json")
 BLOCK, LAYERS_BLOCK = "own_networks", "own_layers"
@@ -83,13 +81,13 @@ def run_all(folder: Path) -> dict[str, Any]:
     """Run all networks in a folder; return {"rows": {spec: what was found}, "environment"}."""
     write_shapes(folder)
     shutil.copy(Path(__file__).with_name("my_net.py"), folder)
-    made = environment(torch.device("cpu"))
+    made = hardware()
     there = [spec for spec in SPECS if not spec.startswith("timm:") or find_spec("timm")]
     return {
         "commands": COMMANDS,
         "images": {"train": TRAIN, "test": TEST},
         "rows": {spec: run_spec(spec, folder) for spec in there},
-        "environment": {name: made[name] for name in ("device", "threads", "cpus", "torch")},
+        "environment": made,
     }
 
 
@@ -103,9 +101,7 @@ def block_text(stored: Mapping[str, Any]) -> str:
     header = ("`--arch`", "built by", "MACs", "parameters", "right answers")
     header = (*header, "layers scanned", "`.pt2` differs by")
     rows = [_row(spec, row, stored["images"]["test"]) for spec, row in stored["rows"].items()]
-    made = stored["environment"]
-    hardware = f"{made['device']}, {made['threads']} of {made['cpus']} threads"
-    return f"{lines}\n\n{table(header, rows)}\n\n{hardware}; torch {made['torch']}."
+    return f"{lines}\n\n{table(header, rows)}\n\n{hardware_line(stored['environment'])}"
 
 
 def _row(spec: str, row: Mapping[str, Any], images: int) -> tuple[str, ...]:

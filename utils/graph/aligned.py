@@ -39,12 +39,15 @@ class Aligned:
             else:
                 name, features = next(iter(kwargs.items()))
                 kwargs[name] = features.index_select(self.alignment.takes, self.picked)
-        out = super().forward(*args, **kwargs)
+        return self._written(super().forward(*args, **kwargs), self.alignment.gives)
+
+    def _written(self, out: Tensor, dim: int) -> Tensor:
+        """Return the result at its places along `dim` of the wider output."""
         if self.placed is None:
             return out
         shape = list(out.shape)
-        shape[self.alignment.gives] = self.width
-        return out.new_zeros(shape).index_copy(self.alignment.gives, self.placed, out)
+        shape[dim] = self.width
+        return out.new_zeros(shape).index_copy(dim, self.placed, out)
 
     def extra_repr(self) -> str:
         """Say what the layer's class says, and which channels go in and out."""
@@ -74,10 +77,7 @@ class AlignedNorm(Aligned):
             x = x.index_select(-1, self.picked)
         x = x * self.weight
         x = x if self.bias is None else x + self.bias
-        if self.placed is not None:
-            shape = [*x.shape[:-1], self.width]
-            x = x.new_zeros(shape).index_copy(-1, self.placed, x)
-        return x.movedim(-1, self.alignment.gives)
+        return self._written(x, -1).movedim(-1, self.alignment.gives)
 
     def _normalized(self, x: Tensor) -> Tensor:
         if self.groups is None:  # a layer norm: each place by itself

@@ -132,6 +132,10 @@ class ChannelGraph:
         alive = self.alive(masks, unmasked=unmasked)
         if folded is not None:
             alive[folded] = False
+        return self.kept_of(alive, plain=plain)
+
+    def kept_of(self, alive: Tensor, *, plain: Iterable[str] = ()) -> Tensor:
+        """Return places as `kept` does, of channels that are `alive` [num_labels]."""
         return self.respread(alive & self.needed(alive), (), plain=plain)
 
     def respread(

@@ -124,10 +124,10 @@ def _alike(channels: dict[int, list[tuple[str, int]]]) -> list[Sequence[int]]:
 
 def _whole_readers(graph: ChannelGraph, union: _Union) -> dict[int, list[str]]:
     """Return {root: operations that must see the channel even when it is zero}."""
-    readers: dict[int, list[str]] = {}
+    readers, loose = {}, graph.loose()
     for relation in graph.relations:
         layer_norm = isinstance(relation, Norm) and relation.groups == 1 < len(relation.inputs)
-        layer_norm = layer_norm and not graph.loose().get(relation.module, False)
+        layer_norm = layer_norm and not loose.get(relation.module, False)
         if isinstance(relation, Whole) or layer_norm:
             for label in relation.inputs.flatten().tolist():
                 readers.setdefault(union.root(label), []).append(relation.node)

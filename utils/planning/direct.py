@@ -14,7 +14,7 @@ from utils.graph.values import mapped
 from utils.metrics.cost import counts, physical_cost
 from utils.paper.official import Official
 from utils.paper.rates import CompressRates, rates_of_layers, rates_of_ratio, read_rates
-from utils.planning.plan import Planned, check_finite, plan_rates
+from utils.planning.plan import Planned, by_ranks, check_finite, plan_rates
 from utils.planning.rate_levels import RateLevels, rate_levels
 from utils.pruning.allocation import global_steps, normalized
 from utils.pruning.budget import TOLERANCE, levels_after
@@ -131,8 +131,7 @@ def _scores(
     firsts = (batch[0] if isinstance(batch, list | tuple) else batch for batch in batches)
     found = estimate_ranks(dense.model, layers.sites(), (first.to(device) for first in firsts))
     ranked = layers.scored_by_rank()
-    sign = 1 if criterion == "rank" else -1
-    scores = {layer.conv: sign * found[layer.site].mean for layer in ranked}
+    scores = by_ranks(criterion, {layer.conv: found[layer.site].mean for layer in ranked})
     full = {layer.conv: min(found[layer.site].map_size) for layer in ranked}
     if linear_criterion is not None:
         scores = score_filters(dense.model, dense.graph, linear_criterion, seed=seed) | scores

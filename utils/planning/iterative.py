@@ -15,7 +15,7 @@ from utils.metrics.difference import check_removed
 from utils.options.images import Images
 from utils.options.prune_options import PruneConfig
 from utils.planning.finetune import Finetuned, Finetuning, step_name
-from utils.planning.plan import Planned, planner
+from utils.planning.plan import Planned, by_ranks, planner
 from utils.pruning.plan import PLAN, PruningPlan
 from utils.pruning.rescoring import below_the_rest, rescore_filters
 from utils.rank.estimation import estimate_ranks
@@ -113,8 +113,7 @@ class IterativePruning:
             trained, masks = self._pruned(model, plan)
             if ahead:
                 rows.append(self._row(step, plan, model))
-            if self.config.recalibrates:
-                self.tuning.recalibrate(trained)
+            self.tuning.recalibrate(trained)
             if ahead:
                 if self.config.recalibrates:
                     rows[-1]["recalibrated"] = as_dicts(self.tuning.images.accuracies(trained))
@@ -162,8 +161,7 @@ class IterativePruning:
         if criterion not in RANK_CRITERIA:
             found = rescore_filters(model, self.planned.graph, criterion, gone)
             return {conv: found[conv].cpu() for conv in self.planned.scores}
-        ranks = self._ranks(model)
-        ranks = ranks if criterion == "rank" else {conv: -rank for conv, rank in ranks.items()}
+        ranks = by_ranks(criterion, self._ranks(model))
         others = [conv for conv in self.planned.scores if conv not in ranks]
         if others:
             linear = self.config.linear_criterion

@@ -209,6 +209,11 @@ def _check_made_for(
         )
 
 
+def by_ranks(criterion: str, ranks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return ranks {conv: [F]} as the scores of a criterion of ranks, of which the higher stay."""
+    return {conv: rank if criterion == "rank" else -rank for conv, rank in ranks.items()}
+
+
 def score_layers(
     dense: Network,
     *,
@@ -234,7 +239,7 @@ def score_layers(
     if criterion in RANK_CRITERIA:
         ranked, filters = dense.layers.scored_by_rank(), dense.graph.filters()
         ranks = read_ranks(rank_folder, dense.spec, ranked, filters)
-        scores = ranks if criterion == "rank" else {conv: -rank for conv, rank in ranks.items()}
+        scores = by_ranks(criterion, ranks)
         criterion = linear_criterion or ""
     if criterion:
         scores = score_filters(dense.model, dense.graph, criterion, seed=seed) | scores

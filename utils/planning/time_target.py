@@ -21,7 +21,7 @@ from utils.metrics.layer_shapes import layer_shapes
 from utils.metrics.runtimes import runtime_of
 from utils.pruning.rate_units import Levels, RateUnit
 from utils.pruning.time_model import TimeModel
-from utils.removal.record import Removal, removals_of
+from utils.removal.record import Removal, last_removal
 from utils.removal.surgery import remove_filters
 from utils.runs import processes
 from utils.runs.bars import bar
@@ -117,7 +117,7 @@ def removal_without_copies(dense: Network, units: Sequence[RateUnit]) -> Removal
         for layer, index in (x for channel in group.channels[1::2] for x in channel):
             masks[layer][index] = False
     slim = remove_filters(dense.model, dense.graph, masks, align="zeros", check=False)
-    return next(reversed(removals_of(slim)), Removal("zeros"))
+    return last_removal(slim) or Removal("zeros")
 
 
 def land_in_time(

@@ -12,7 +12,7 @@ from utils.graph.groups import channel_groups
 from utils.metrics.layer_shapes import FOURS
 from utils.pruning.group_plan import channel_scores
 from utils.pruning.plan import LayerPlan, PruningPlan
-from utils.removal.record import Removal, removals_of
+from utils.removal.record import Removal, last_removal
 from utils.removal.surgery import places, remove_filters
 
 GIVEN_BACK = "given back: no time"
@@ -37,7 +37,7 @@ def given_back(
     """
     kept = {layer.conv: layer.mask() for layer in plan.layers}
     slim = remove_filters(model, graph, plan.masks(), align="zeros", check=False)
-    how = next(reversed(removals_of(slim)), Removal("zeros"))
+    how = last_removal(slim) or Removal("zeros")
     stand = graph.kept_positions(places(graph, plan.masks(), how))
     there = {(layer, i) for layer, (outputs, _) in stand.items() for i in outputs.tolist()}
     for group in channel_groups(graph, across_sums=True):

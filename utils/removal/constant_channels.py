@@ -179,6 +179,12 @@ def reads_of(module: nn.Module) -> Tensor:
     return (kernel_taps(module) != 0).any(2).cpu()
 
 
+def calls_reading(graph: ChannelGraph, layer: Filters | Norm) -> int:
+    """Return how many calls read the layer's parameters, its own and those of layers tied to it."""
+    layers = (r for r in graph.runs[0].relations if isinstance(r, Filters | Norm))
+    return sum(bool(torch.isin(r.rows, layer.rows).any()) for r in layers)
+
+
 def scales_of(norm: nn.Module, channels: int) -> Tensor:
     """Return bool [C]: does the norm pass the channel on, or is its scale zero?"""
     weight = norm.weight

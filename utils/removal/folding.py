@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.relations import FIRST_CHANNEL, Combined, Filters, Norm, Relation, Source, Tied
-from utils.removal.constant_channels import ConstantRun, kernel_taps, why_unfoldable
+from utils.removal.constant_channels import ConstantRun, calls_reading, kernel_taps, why_unfoldable
 from utils.removal.copies import copied
 
 
@@ -124,7 +124,7 @@ def _sink(model: nn.Module, graph: ChannelGraph, layer: Filters) -> str | None:
     """Return the bias or running mean that takes up what a layer makes of constants, if any."""
     module = dict(model.named_modules()).get(layer.module)
     own = isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and "weight" in module._parameters
-    if not own or layer.groups > 1 or why_unfoldable(module) or _calls(graph, layer) > 1:
+    if not own or layer.groups > 1 or why_unfoldable(module) or calls_reading(graph, layer) > 1:
         return None
     if module.bias is not None:
         name = f"{layer.module}.bias"
@@ -139,11 +139,5 @@ def _sink(model: nn.Module, graph: ChannelGraph, layer: Filters) -> str | None:
     alone = isinstance(kind, _BatchNorm) and kind.running_mean is not None
     name = f"{norm.module}.running_mean"
     whole = torch.equal(norm.inputs, layer.outputs) and norm.groups == len(norm.inputs)
-    fits = alone and whole and _calls(graph, norm) == 1 and name in graph.parameters
+    fits = alone and whole and calls_reading(graph, norm) == 1 and name in graph.parameters
     return name if fits else None
-
-
-def _calls(graph: ChannelGraph, layer: Filters | Norm) -> int:
-    """Return how many calls read the parameters of a layer."""
-    layers = (r for r in graph.runs[0].relations if isinstance(r, Filters | Norm))
-    return sum(bool(torch.isin(r.rows, layer.rows).any()) for r in layers)

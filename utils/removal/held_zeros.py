@@ -9,7 +9,7 @@ from torch import Tensor
 from utils.graph.channel_graph import ChannelGraph
 from utils.removal.copies import copied
 from utils.removal.masks import ParameterMasks
-from utils.removal.record import removals_of
+from utils.removal.record import last_removal
 from utils.removal.surgery import remove_channels
 
 
@@ -21,7 +21,7 @@ def held_zeros(
 
     `slim` is what `remove_filters` made of such a dense network with these masks.
     """
-    ones, how = copied(dense), next(reversed(removals_of(slim)), None)
+    ones, how = copied(dense), last_removal(slim)
     for parameter in ones.parameters():
         parameter.fill_(1)
     places = dict(remove_channels(ones, graph, masks, how=how, check=False).named_parameters())

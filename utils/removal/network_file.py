@@ -18,7 +18,7 @@ from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.network import FORMS, Network
-from utils.removal.record import NO_LABELS, Removal, read_removal, removals_of
+from utils.removal.record import NO_LABELS, Removal, are_whole_numbers, read_removal, removals_of
 from utils.removal.surgery import add_biases, remove_channels
 from utils.runs.atomic_write import write_tensors
 from utils.runs.checkpoint import fill_model, load_file, state_dict_of, weights_of
@@ -218,13 +218,9 @@ def _masks(
 def _are_indices(indices: Any, count: int) -> bool:
     """True for int64 [K], ascending without repeats, within [0, count)."""
     return (
-        type(indices) is Tensor
-        and indices.layout == torch.strided
-        and not indices.is_meta
-        and indices.dtype == torch.int64
-        and indices.dim() == 1
+        are_whole_numbers(indices, (-1,))
         and bool((indices.diff() > 0).all())
-        and bool(((indices >= 0) & (indices < count)).all())
+        and bool((indices < count).all())
     )
 
 

@@ -47,6 +47,11 @@ def removals_of(model: nn.Module) -> tuple[Removal, ...]:
     return vars(model).get(_NAME, ())
 
 
+def last_removal(model: nn.Module) -> Removal | None:
+    """Return how a network was made smaller the last time, None if it says nothing of it."""
+    return next(reversed(removals_of(model)), None)
+
+
 def note_removal(slim: nn.Module, removal: Removal) -> None:
     """Let a network that was just made smaller say how; its copies say it, too."""
     vars(slim)[_NAME] = (*removals_of(slim), removal)
@@ -61,7 +66,9 @@ def read_removal(data: Any, graph: ChannelGraph, path: Any) -> Removal:
     if not isinstance(data, Mapping) or data.get("align") not in ALIGN:
         raise ValueError(f"{path}: 'removals' do not say how filters were removed: {data!r:.80}")
     ways, labels = data.get("ways"), [data.get("unmasked"), data.get("folded", NO_LABELS)]
-    if not _are_labels(ways, (-1, 3)) or not all(_are_labels(each, (-1,)) for each in labels):
+    if not are_whole_numbers(ways, (-1, 3)) or not all(
+        are_whole_numbers(each, (-1,)) for each in labels
+    ):
         raise ValueError(f"{path}: 'removals' hold {data!r:.80}: expected whole numbers")
     fits = bool((torch.cat(labels) < graph.num_labels).all()) and all(
         run < len(graph.runs) and operation < len(graph.runs[run].operations) and way <= WHOLE
@@ -73,7 +80,7 @@ def read_removal(data: Any, graph: ChannelGraph, path: Any) -> Removal:
     return Removal(data["align"], found, *labels)
 
 
-def _are_labels(values: Any, shape: Sequence[int]) -> bool:
+def are_whole_numbers(values: Any, shape: Sequence[int]) -> bool:
     """True for int64 numbers from 0 of that shape, -1 for any size."""
     return (
         type(values) is Tensor

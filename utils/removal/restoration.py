@@ -9,7 +9,7 @@ from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
 from utils.removal.folding import folds
-from utils.removal.record import NO_LABELS, Removal, removals_of
+from utils.removal.record import NO_LABELS, Removal, last_removal
 from utils.removal.surgery import masked_copy, places, smaller
 
 
@@ -25,7 +25,7 @@ def restore_weights(
     numbered = copy.deepcopy(dense).double()  # each value of it becomes its own place, from 1
     for tensor in numbered.state_dict().values():
         tensor.copy_(torch.arange(1, tensor.numel() + 1).view_as(tensor))
-    how = next(reversed(removals_of(removed)), Removal(folded=NO_LABELS)) if masks else Removal()
+    how = (last_removal(removed) or Removal(folded=NO_LABELS)) if masks else Removal()
     keep = places(graph, masks, how)
     numbers = smaller(masked_copy(numbered, graph, masks, how), graph, keep).state_dict()
     weights = removed.state_dict()

@@ -124,10 +124,10 @@ def masked_copy(
 
 def places_left(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tensor]) -> Tensor:
     """Return bool [num_labels]: the places that `remove_filters` leaves, if all code follows."""
-    folded, alive = NO_LABELS, graph.alive(masks)
+    alive = graph.alive(masks)
     if filled(graph, alive).any():
-        folded = foldable(masked_copy(model, graph, masks, Removal()), graph, alive)
-    return graph.kept(masks, folded=folded)
+        alive[foldable(masked_copy(model, graph, masks, Removal()), graph, alive)] = False
+    return graph.kept_of(alive)
 
 
 def places(graph: ChannelGraph, masks: Mapping[str, Tensor], how: Removal) -> Tensor:

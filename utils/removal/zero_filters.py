@@ -30,6 +30,7 @@ from utils.graph.relations import (
 )
 from utils.removal.constant_channels import (
     ConstantRun,
+    calls_reading,
     kernel_taps,
     reads_of,
     scales_of,
@@ -253,7 +254,7 @@ def _why_it_stays(decision: _Decision, graph: ChannelGraph, relation: Relation) 
         module = decision.run.layer(relation)
         if module is None:
             return f"{relation.module} computes its weight"
-        calls = _calls(graph, relation)
+        calls = calls_reading(graph, relation)
         if calls > 1:
             return f"{relation.module} is called {calls} times and has one bias"
         why = why_unfoldable(module)
@@ -261,7 +262,7 @@ def _why_it_stays(decision: _Decision, graph: ChannelGraph, relation: Relation) 
     if isinstance(relation, Norm):
         if relation.groups < len(relation.inputs):
             return f"{relation.module} normalizes several channels together"
-        if _calls(graph, relation) > 1:
+        if calls_reading(graph, relation) > 1:
             return f"{relation.module} is called more than once"
         return "" if decision.run.layer(relation) else f"{relation.module} computes its scale"
     words = {
@@ -275,12 +276,6 @@ def _why_it_stays(decision: _Decision, graph: ChannelGraph, relation: Relation) 
     if isinstance(relation, Summed | Blocks):
         return f"{relation.node} adds it to others"
     return f"{relation.node} reads all channels together"
-
-
-def _calls(graph: ChannelGraph, layer: Filters | Norm) -> int:
-    """Return how many calls read the layer's parameters, its own and those of layers tied to it."""
-    layers = (r for r in graph.runs[0].relations if isinstance(r, Filters | Norm))
-    return sum(bool(torch.isin(r.rows.flatten(), layer.rows.flatten()).any()) for r in layers)
 
 
 def _masks(graph: ChannelGraph, wanted: Tensor) -> dict[str, Tensor]:
