@@ -2,15 +2,18 @@
 
 import functools
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from models.registry import build_model
 from tests.networks import random_masks, randomized
 from utils.graph.aligned import is_aligned
+from utils.graph.channel_graph import trace_channels
 from utils.options.networks import network_of
 from utils.removal.surgery import remove_filters
 from utils.runs.exported import FACTS, FORMATS, export_program
@@ -45,6 +48,47 @@ def written(program):
         return FORMATS[format].write(program, KNOWN)
 
     return write
+
+
+@torch.no_grad()
+def test_a_program_computes_nothing_of_dropped_branches_and_what_the_network_does():
+    """Sums of torchvision's blocks are in place, and what follows may write into them."""
+    for name, dropped, convs in (
+        ("resnet18", ["layer1.0.conv2", "layer1.1.conv2", "layer3.1.conv2"], 20 - 6),
+        ("mobilenet_v2", ["features.5.conv.2", "features.6.conv.2"], 52 - 6),
+    ):
+        model = randomized(getattr(torchvision.models, name)(weights=None), seed=0).float()
+        graph = trace_channels(model, torch.zeros(1, 3, 32, 32))
+        filters = graph.filters()
+        masks = {x: torch.zeros(filters[x], dtype=torch.bool) for x in dropped}
+        slim = remove_filters(model, graph, masks).eval()
+        program = export_program(slim, torch.zeros(1, 3, 32, 32))
+        targets = Counter(str(node.target) for node in program.graph.nodes)
+        assert targets["aten.conv2d.default"] == convs and not targets["aten.new_zeros.default"]
+        images = torch.randn(3, 3, 32, 32)
+        assert torch.equal(program.module()(images), slim(images))
+
+
+@torch.no_grad()
+def test_only_sums_of_zeros_that_nothing_else_reads_are_left_out():
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first = x + x.new_zeros(x.shape)  # goes
+            first.mul_(2)  # x stays as it is
+            kept = x.new_zeros(x.shape)
+            kept[:, 0] = 1.0
+            second = x + kept
+            wide = x[:, :1] + x.new_zeros(x.shape)
+            zeros = x.new_zeros(x.shape)
+            positive = x.relu() + x.new_zeros(x.shape)
+            positive -= 1
+            return torch.cat([x, first, second, wide, x + zeros, zeros, positive.relu()], 1)
+
+    images, net = torch.randn(2, 3, 4, 4), Net()
+    program = export_program(net, images[:1])
+    assert torch.equal(program.module()(images), net(images))
+    names = [str(node.target) for node in program.graph.nodes]
+    assert sum("aten.add" in name for name in names) == 3
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -158,20 +158,22 @@ def _command(config: LatencyConfig) -> str:
 
 
 def _opened(config: LatencyConfig, name: str) -> Prunable:
-    """Return a network and its L1 scores.
+    """Return a network and its L1 scores, and images if it is trained.
 
     The norms of one that is drawn get statistics: with those that they begin with, activations fade
     to numbers so small that CPUs compute them slowly.
     """
+    images = None
     if name == "resnet_56" and config.resume is not None:
         dense = load_network(config.resume, name)
+        images = open_images(config, dense)
     else:
         dense = draw_network(name, config.seed)
         generator = torch.Generator().manual_seed(config.seed)
         noise = torch.randn(8, *dense.image.shape[1:], generator=generator)
         recalibrate(dense.model, [noise])
     scores = score_layers(dense, criterion="l1", rank_folder=Path(), seed=config.seed)
-    return Prunable(dense, scores, None, group=False)
+    return Prunable(dense, scores, None, group=False, images=images)
 
 
 def _costs(network: Prunable, model: nn.Module) -> dict[str, int]:
@@ -180,7 +182,7 @@ def _costs(network: Prunable, model: nn.Module) -> dict[str, int]:
 
 def _speed(config: LatencyConfig, network: Prunable) -> Iterator[dict[str, Any]]:
     """Yield what a target in time reaches in each setting."""
-    name, network = network.dense.spec, replace(network, group=True)
+    name, network = network.dense.spec, replace(network, group=True, drop=True)
     for runtime, batch, threads in product(config.runtimes, (1, NETWORKS[name]), config.threads):
         row = {"network": name, "runtime": runtime, "batch_size": batch, "threads": threads}
 
@@ -198,16 +200,13 @@ def _speed(config: LatencyConfig, network: Prunable) -> Iterator[dict[str, Any]]
 def _contest(config: LatencyConfig, network: Prunable) -> list[dict[str, Any]]:
     """Return our networks and others' that take the same share of the time."""
     name = network.dense.spec
-    trained = name == "resnet_56" and config.resume is not None
-    rows, images = [], None
-    if trained and "right" in config.parts:
-        images = open_images(config, network.dense)
-    others = contestants(network, ranks=trained, seed=config.seed)
+    rows, images = [], network.images
+    others = contestants(network, ranks=images is not None, seed=config.seed)
     for batch, share in _CONTESTS[name]:
         timing = Timing(_CONTEST_RUNTIME, batch, config.threads[0])
         found = [_contest_row(config, network, one, timing, share) for one in others]
         found = [row for row in found if "left" in row]
-        if images is not None:
+        if images is not None and "right" in config.parts:
             found = _with_right(config, images, others, found)
         rows += found
     return rows

@@ -18,13 +18,15 @@ from torch import Tensor
 
 from utils.graph.groups import channel_groups
 from utils.graph.network import Network
+from utils.options.images import Images
+from utils.planning.branch_changes import changes_without
 from utils.planning.budget import full_ranks
 from utils.planning.plan import score_layers
 from utils.planning.rate_levels import RateLevels, rate_levels
 from utils.planning.time_target import Timing, land_in_time, share_of, time_model
 from utils.pruning.allocation import global_steps, normalized
 from utils.pruning.budget import levels_after
-from utils.pruning.knapsack import Knapsack, scores_lost
+from utils.pruning.knapsack import Knapsack, branches_lost, scores_lost
 from utils.pruning.rate_units import Levels
 from utils.removal.surgery import remove_filters
 from utils.runs.notes import note
@@ -39,17 +41,28 @@ Knob = Callable[[float], nn.Module]
 
 @dataclass(frozen=True)
 class Prunable:
-    """A dense network and the scores of its filters, pruned by `group` or filter by filter."""
+    """A dense network and the scores of its filters, pruned by `group` or filter by filter.
+
+    With `drop` its branches may go whole; which, `images` say, where it is trained.
+    """
 
     dense: Network
     scores: Mapping[str, Tensor]
     full_ranks: Mapping[str, int] | None
     group: bool
+    drop: bool = False
+    images: Images | None = None
 
     @cached_property
     def rates(self) -> RateLevels:
         """What goes by one rate, and the plans of any levels of that."""
-        return rate_levels(self.dense, self.scores, max_rate=_MAX_RATE, group=self.group)
+        how = {"group": self.group, "drop": self.drop}
+        return rate_levels(self.dense, self.scores, max_rate=_MAX_RATE, **how)
+
+    @cached_property
+    def changes(self) -> dict[str, float]:
+        """What the outputs change by without each branch."""
+        return changes_without(self.dense, self.rates.branches, self.images, seed=0)
 
     def normalized(self) -> dict[str, Tensor]:
         """Return the scores, comparable between layers."""
@@ -81,12 +94,15 @@ class Contestant:
 def contestants(network: Prunable, *, ranks: bool, seed: int) -> list[Contestant]:
     """Return the contestants, of a network and its L1 scores; with `ranks` by those, too."""
     dense, grouped = network.dense, replace(network, group=True)
+    timed = replace(grouped, drop=True)
     found = [Contestant("dense", lambda _: dense.model, lambda timing, share: (0, 1.0))]
-    found.append(_in_time("target in time, l1", grouped))
+    found.append(_in_time("target in time, l1", timed))
+    found.append(_in_time("target in time, l1, --drop_branches off", grouped))
     if ranks:
         folder = Path("rank_conv") / dense.spec
         how = {"criterion": "rank", "rank_folder": folder, "seed": seed, "force": True}
-        ranked = Prunable(dense, score_layers(dense, **how), full_ranks(dense, folder), True)
+        scores = {"scores": score_layers(dense, **how), "full_ranks": full_ranks(dense, folder)}
+        ranked = replace(timed, **scores)
         found.append(_in_time("target in time, rank", ranked))
     knobs = {"MACs, l1": by_macs(network), "MACs, l1, --group": by_macs(grouped)}
     return found + [_by_knob(dense, *one) for one in {**knobs, **torch_pruning(dense)}.items()]
@@ -107,10 +123,11 @@ def _by_knob(dense: Network, name: str, knob: Knob) -> Contestant:
 def levels_in_time(
     network: Prunable, timing: Timing, share: float
 ) -> tuple[Levels, dict[str, Any]]:
-    """Return the levels that `--target_latency` finds, by group, and how they were found."""
-    network = replace(network, group=True)
-    model, facts = time_model(network.dense, network.rates.units, timing)
-    knapsack = Knapsack(network.rates.units, scores_lost(model, network.normalized()), model)
+    """Return the levels that `--target_latency` finds, and how they were found."""
+    units, scores = network.rates.units, network.normalized()
+    model, facts = time_model(network.dense, units, timing, network.rates.branches)
+    lost = branches_lost(model, scores, network.changes)
+    knapsack = Knapsack(units, scores_lost(model, scores), model, lost)
     levels, found = land_in_time(
         network.dense,
         timing,

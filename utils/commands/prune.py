@@ -14,12 +14,13 @@ from utils.metrics.accuracy import Accuracy, as_dicts
 from utils.metrics.difference import check_removed
 from utils.metrics.latency import latencies
 from utils.options.budget_options import AUTO
-from utils.options.images import Images, open_images
+from utils.options.images import Images
 from utils.options.networks import open_prunable, results_of
 from utils.options.prune_options import PruneConfig
 from utils.options.score_options import how_scored
 from utils.paper.rates import read_rates
 from utils.planning.aligning import aligned
+from utils.planning.branch_changes import images_of_run
 from utils.planning.budget import find_budget
 from utils.planning.done_convs import with_done_convs
 from utils.planning.finetune import finetuning_of
@@ -65,17 +66,18 @@ def prune_command(config: PruneConfig) -> dict[str, Any]:
         return finished
     if not config.dry_run:
         check_writable(folder)
+    images = images_of_run(config, dense)
     scores = score_layers(dense, **how_scored(config))
     budget = None
     if config.target:
-        budget = find_budget(config, dense, scores, JobFolder(folder), make_scan=run_scan)
+        how = {"images": images, "make_scan": run_scan}
+        budget = find_budget(config, dense, scores, JobFolder(folder), **how)
     planned = aligned(config, _plan(config, dense, scores, budget), JobFolder(folder))
     summary = _planned_summary(config, planned) | {"budget": budget}
     if config.targets:
         summary["targets"] = reachable(config, dense, scores)
     if config.dry_run:
         return summary
-    images = open_images(config, dense, val_fraction=config.held_out)
     if config.schedule == "iterative":
         check_steps_fit(config, planned.plan, images)
     with open_job(folder, identity) as job, RunLog(job) as log:
@@ -106,7 +108,9 @@ def _plan(
     """Plan what goes, the convs included that are pruned already; the same in every process."""
     text = budget["compress_rate"] if budget else config.compress_rate
     rates = read_rates(text, dense, config.layout)
-    planned = plan_rates(scores, rates, group=config.group, round_to=config.round_to)
+    dropped = budget["dropped"] if budget else ()
+    how = {"group": config.group, "round_to": config.round_to, "dropped": dropped}
+    planned = plan_rates(scores, rates, **how)
     if config.start_cov:
         planned = with_done_convs(planned, config.start_cov, config.resume_mask)
     kept = {layer.conv: layer.kept for layer in planned.plan.layers}

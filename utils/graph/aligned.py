@@ -28,6 +28,7 @@ class Alignment:
 class Aligned:
     """What an aligned layer does around its own class's `forward`."""
 
+    prefix = "Aligned"  # of the names of such classes
     alignment: Alignment
     width: int
 
@@ -105,8 +106,8 @@ class AlignedNorm(Aligned):
 
 
 @cache
-def _aligned_class(cls: type[nn.Module], base: type) -> type[nn.Module]:
-    return type(f"Aligned{cls.__name__}", (base, cls), {"__module__": cls.__module__})
+def _aligned_class(cls: type[nn.Module], base: type["Aligned"]) -> type[nn.Module]:
+    return type(f"{base.prefix}{cls.__name__}", (base, cls), {"__module__": cls.__module__})
 
 
 def align(
@@ -122,13 +123,20 @@ def align(
         picked: places [K] in its input that the layer reads, None for all.
         placed: places [F] in its output, of `width` channels, that it writes; None for all.
     """
-    if not is_aligned(layer):
-        layer.__class__ = _aligned_class(type(layer), Aligned)
-    layer.alignment, layer.width = alignment, width
+    be_aligned(layer, Aligned, alignment, width)
     for name, index in {"picked": picked, "placed": placed}.items():
         if index is not None:
             index = index.to(next(layer.parameters()).device)
         layer.register_buffer(name, index, persistent=False)
+
+
+def be_aligned(layer: nn.Module, kind: type[Aligned], alignment: Alignment, width: int) -> None:
+    """Make the layer an aligned one of a kind, in place, that reads and writes all channels."""
+    if not isinstance(layer, kind):
+        layer.__class__ = _aligned_class(own_class(layer), kind)
+    layer.alignment, layer.width = alignment, width
+    for name in ("picked", "placed"):
+        layer.register_buffer(name, None, persistent=False)
 
 
 def align_norm(norm: nn.Module, there: Tensor, count: int) -> None:
@@ -137,13 +145,18 @@ def align_norm(norm: nn.Module, there: Tensor, count: int) -> None:
     `there` are flags; the others are zero. Its `picked` are places among these, which it keeps of
     what it normalized.
     """
-    norm.__class__ = _aligned_class(type(norm).__mro__[2], AlignedNorm)
+    norm.__class__ = _aligned_class(own_class(norm), AlignedNorm)
     norm.size, groups = len(there) // count, None
     if isinstance(norm, nn.GroupNorm):
         norm.num_groups = count
         device = next(norm.parameters()).device
         groups = torch.arange(count).repeat_interleave(norm.size)[there].to(device)
     norm.register_buffer("groups", groups, persistent=False)
+
+
+def own_class(layer: nn.Module) -> type[nn.Module]:
+    """Return the class that a layer is of, or was before it was aligned."""
+    return next(cls for cls in type(layer).__mro__ if not issubclass(cls, Aligned))
 
 
 def is_aligned(module: nn.Module) -> bool:

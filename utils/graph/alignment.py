@@ -8,11 +8,14 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.aligned import Alignment, places_of
-from utils.graph.labels import axis_vector
+from utils.graph.emptied import can_be_emptied, is_emptied
+from utils.graph.labels import axis_vector, vector_along
 from utils.graph.operations import COPIES
 from utils.graph.relations import Filters, Norm, Source, Stays, Tied
 from utils.graph.tracing import ModuleCall, Run
 from utils.graph.values import Value
+
+_NONE = torch.empty(0, dtype=torch.long)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +28,7 @@ class Ends:
     alignment: Alignment
     read: Tensor  # [C], of the channels of its input
     written: Tensor  # [W], of the channels of its output
+    may_be_emptied: bool = False
 
 
 def alignments(runs: Sequence[Run], modules: Mapping[str, nn.Module]) -> dict[str, Ends]:
@@ -42,6 +46,11 @@ def alignments(runs: Sequence[Run], modules: Mapping[str, nn.Module]) -> dict[st
         for number, relation in enumerate(run.relations):
             if isinstance(relation, Filters | Norm):
                 found.setdefault(relation.module, []).append(inside.get(number))
+        for call in run.calls:
+            if is_emptied(module := modules[call.path]):
+                (plane,) = call.gives.planes
+                zeros = vector_along(plane, plane.dim() + module.alignment.gives)
+                found.setdefault(call.path, []).append(Ends(module.alignment, _NONE, zeros))
     return {
         module: ends[0]
         for module, ends in found.items()
@@ -68,7 +77,7 @@ def _place(run: Run, call: ModuleCall, modules: Mapping[str, nn.Module]) -> tupl
     if takes is None or gives is None:
         return None
     alignment = Alignment(takes[0], gives[0], _is_bare_norm(run, call, rest[0]))
-    return rest[0], Ends(alignment, takes[1], gives[1])
+    return rest[0], Ends(alignment, takes[1], gives[1], can_be_emptied(modules[call.path]))
 
 
 def _is_bare_norm(run: Run, call: ModuleCall, number: int) -> bool:

@@ -25,6 +25,7 @@ from utils.graph.relations import (
     Filters,
     Norm,
     Relation,
+    Source,
     Whole,
 )
 from utils.graph.tracing import LabelRun, Run, left_alone, watching_modules
@@ -187,6 +188,12 @@ class ChannelGraph:
             elif not isinstance(relation, Filters | Decided):
                 relation.spread_needed(needed, everything)
         return {r.module for r in self._layers() if needed[r.outputs].any()}
+
+    def reads_its_input(self, masks: Masks) -> bool:
+        """Return whether the output still depends on the input once the masks are applied."""
+        alive = self.alive(masks)
+        used = alive & self.needed(alive)
+        return any(type(r) is Source and used[r.outputs].any() for r in self.relations)
 
     def _layers(self) -> list[Filters]:
         return [r for r in self.relations if isinstance(r, Filters)]

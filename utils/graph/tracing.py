@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from utils.graph.counted import counted, labels_counted, numbers_in
+from utils.graph.emptied import Nothing, is_emptied
 from utils.graph.labels import along, varying, vector_along
 from utils.graph.operations import FACTS, SIZED, SIZES, operation_name
 from utils.graph.parameters import ParameterLabels
@@ -152,6 +153,10 @@ class LabelRun(TorchFunctionMode):
     def leave(self, call: ModuleCall, out: Any) -> None:
         """Note what a module's call gave."""
         self.stack.pop()
+        module = self.parameters.modules[call.path]
+        if is_emptied(module):
+            zeros = self.record(Nothing, self.node("zeros"), module.width)
+            self.values.put(out, live(along(zeros, out.dim() + module.alignment.gives, out.shape)))
         call.stop, call.relation_stop = len(self.run.operations), len(self.run.relations)
         call.gives = self.values.get(out) if isinstance(out, Tensor) else None
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from utils.graph.emptied import is_emptied
 from utils.graph.inputs import called
 from utils.graph.values import tensors_in
 from utils.runs.borrowed_state import evaluating
@@ -188,7 +189,7 @@ def _watching(model: nn.Module, counter: _Counter) -> Iterator[None]:
     handles = []
     try:
         for name, module in model.named_modules():
-            if isinstance(module, _COUNTED):
+            if isinstance(module, _COUNTED) and not is_emptied(module):
                 handles += _hook(name, module, counter)
         yield
     finally:

@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from utils.graph.emptied import is_emptied
 from utils.runs.borrowed_state import evaluating
 
 FOURS = 4  # channels that a runtime takes at once at the least
@@ -104,7 +105,7 @@ def layer_shapes(model: nn.Module, example: Tensor) -> dict[str, LayerShape]:
     handles = [
         module.register_forward_hook(partial(seen, name=name))
         for name, module in model.named_modules()
-        if isinstance(module, kinds)
+        if isinstance(module, kinds) and not is_emptied(module)
     ]
     try:
         with evaluating(model), torch.no_grad():

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from utils.runs.choices import ALLOCATIONS, RUNTIMES
+from utils.runs.choices import ALLOCATIONS, ON_OFF, RUNTIMES
 from utils.runs.options import option, refuse_below, refuse_given
 
 TIMED_ALIGN = ("time", "blocks")  # ways to align that ask the clock
@@ -79,6 +79,13 @@ class BudgetOptions:
         metavar="RATE",
         group="automatic rates",
     )
+    drop_branches: str = option(
+        "on",
+        "let a target in time drop whole residual branches, too, whatever --max_rate says, where "
+        "that loses less than narrower layers; with --allocation global and --schedule oneshot",
+        choices=ON_OFF,
+        group="automatic rates",
+    )
     scan: Path | None = option(
         None,
         "folder of the scan for --allocation sensitivity (default: the one that `scan` with the "
@@ -142,7 +149,7 @@ class BudgetOptions:
     def _check_needs_target(self) -> None:
         names = ("allocation", "scan")
         if not self.targets:
-            names += ("max_rate",)
+            names += ("max_rate", "drop_branches")
             if self.round_to != AUTO and self.align not in TIMED_ALIGN:
                 names += ("runtime", "latency_batch_size", "latency_threads")
         expected = "expected --target_macs, --target_params, --target_latency or --target_ms"

@@ -158,6 +158,12 @@ class PruneConfig(
         deployed = self.by_time and self.mode == "remove" and self.schedule != "iterative"
         return "time" if deployed else "compact"
 
+    @property
+    def drops(self) -> bool:
+        """Whether whole branches may be dropped for a target in time."""
+        fits = self.allocation == "global" and self.schedule == "oneshot"
+        return self.drop_branches == "on" and fits and (self.by_time or self.targets)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_below(self, 0, "epochs")

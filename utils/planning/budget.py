@@ -13,9 +13,11 @@ from utils.graph.network import Network
 from utils.metrics.runtimes import runtime_of
 from utils.options.budget_options import TIMED_ALIGN
 from utils.options.devices import open_device
+from utils.options.images import Images
 from utils.options.prune_options import PruneConfig
 from utils.paper.markdown import counted
 from utils.paper.rates import read_rates
+from utils.planning.branch_changes import changes_without
 from utils.planning.budget_scan import dense_losses, scan_folder_for
 from utils.planning.rate_levels import RateLevels, rate_levels
 from utils.planning.scanning import ScanPlan
@@ -28,7 +30,7 @@ from utils.pruning.allocation import (
     uniform_steps,
 )
 from utils.pruning.budget import TOLERANCE, CostOf, levels_after, search
-from utils.pruning.knapsack import Knapsack, scan_lost, scores_lost
+from utils.pruning.knapsack import Knapsack, branches_lost, scan_lost, scores_lost
 from utils.pruning.rate_units import Levels
 from utils.pruning.sensitivity import read_points
 from utils.pruning.time_model import TimeModel
@@ -63,6 +65,7 @@ _BUDGET = {  # the schema of budget.json
     "scan": Nullable(TEXT),
     "reranked": Optional(FLAG),
     "compress_rate": TEXT,
+    "dropped": [TEXT],
     "runtime": Optional(TEXT),
     "latency": Optional({"dense": _TIMES, "pruned": _TIMES}),
 }
@@ -74,9 +77,12 @@ def find_budget(
     scores: Mapping[str, Tensor],
     job: JobFolder,
     *,
+    images: Images | None,
     make_scan: Callable[[ScanPlan], Any],
 ) -> dict[str, Any]:
     """Return the summary's `budget`: the target, the compress rates found, and what they leave.
+
+    `dropped` are the layers of branches that go whole; which, `images` say, without any the scores.
 
     What the job folder has of it already is taken as it is, so that a run that is taken up prunes
     what it pruned, however long a pass takes now. A dry run, which has no folder, searches.
@@ -88,13 +94,13 @@ def find_budget(
     if is_there(job.budget) and not config.dry_run:
         return _kept_budget(config, dense, job)
     how = {name: getattr(config, name) for name in ("max_rate", "group", "round_to")}
-    network = rate_levels(dense, scores, **how)
+    network = rate_levels(dense, scores, drop=config.drops and config.by_time, **how)
     sensitive, (name, share) = config.allocation == "sensitivity", config.target
     scan = None
     if sensitive:
         scan = scan_folder_for(config, dense, scores, make_scan=make_scan)
     if config.by_time:
-        levels, found = _by_time(config, network, scan)
+        levels, found = _by_time(config, network, scan, images)
     else:
         levels, found = _by_count(config, network, scan)
     return {
@@ -105,6 +111,7 @@ def find_budget(
         "scan": None if scan is None else str(scan),
         "reranked": config.rerank,
         "compress_rate": network.rates(levels).text(),
+        "dropped": network.dropped(levels),
         **found,
     }
 
@@ -176,6 +183,8 @@ def budget_line(budget: Mapping[str, Any]) -> str:
             f"{counted(dense['threads'], 'thread')}"
         )
     line = f"{got} ({how})."
+    if budget.get("dropped"):
+        line += f" Residual branches that are dropped: {', '.join(budget['dropped'])}."
     if budget.get("reranked"):
         line += (
             " That is counted with the filters that the dense network's scores keep: --rerank "
@@ -209,15 +218,15 @@ def _by_count(
 
 
 def _by_time(
-    config: PruneConfig, network: RateLevels, scan: Path | None
+    config: PruneConfig, network: RateLevels, scan: Path | None, images: Images | None
 ) -> tuple[Levels, dict[str, Any]]:
     """Return the levels whose network takes the target's time and keeps the most, and its times."""
     dense, timing = to_time(config, network.dense), timing_of(config)
-    model, facts = time_model(dense, network.units, timing)
+    model, facts = time_model(dense, network.units, timing, network.branches)
     share, unit = config.target[1], 1.0
     if config.target[0] == "ms":
         share, unit = share / facts["whole_ms"], facts["whole_ms"]
-    proposed = _proposals(config, network, scan, model)
+    proposed = _proposals(config, network, scan, model, images)
     levels, found = land_in_time(
         dense,
         timing,
@@ -257,19 +266,25 @@ def to_time(config: PruneConfig, dense: Network) -> Network:
 
 
 def _proposals(
-    config: PruneConfig, network: RateLevels, scan: Path | None, model: TimeModel
+    config: PruneConfig,
+    network: RateLevels,
+    scan: Path | None,
+    model: TimeModel,
+    images: Images | None,
 ) -> Callable[[float], Levels]:
     """Return the function from a share of the time to the levels that the allocation finds."""
     units = network.units
     if config.allocation == "uniform":
         steps = uniform_steps(units)
         return lambda share: search(steps, len(units), model.share, max(share, 1e-6))
-    if scan is None:
-        lost = scores_lost(model, _normalized(config, network))
-    else:
+    if scan is not None:
         curves = losses(units, read_points(scan), dense_losses(scan))
         lost = [scan_lost(unit, curve) for unit, curve in zip(units, curves, strict=True)]
-    return Knapsack(units, lost, model).within
+        return Knapsack(units, lost, model).within
+    scores = _normalized(config, network)
+    changes = changes_without(network.dense, network.branches, images, config.seed)
+    lost = branches_lost(model, scores, changes)
+    return Knapsack(units, scores_lost(model, scores), model, lost).within
 
 
 @torch.no_grad()

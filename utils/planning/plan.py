@@ -1,6 +1,6 @@
 """Making a pruning plan: a network, its scores and the compress rates, without any images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -113,17 +113,22 @@ def make_plan(
 
 
 def plan_rates(
-    scores: Mapping[str, Tensor], rates: CompressRates, *, group: bool = False, round_to: int = 1
+    scores: Mapping[str, Tensor],
+    rates: CompressRates,
+    *,
+    group: bool = False,
+    round_to: int = 1,
+    dropped: Collection[str] = (),
 ) -> Planned:
     """Plan which filters of the rates' network go, by their scores, and make the small network.
 
     `group` prunes tied layers together, across sums too, at the mean of their rates; `round_to`
-    rounds what stays of a layer up.
+    rounds what stays of a layer up; the layers in `dropped`, of branches, keep nothing.
     """
     dense = rates.network
-    plan = planner(dense, scores, group=group, round_to=round_to)(rates)
+    plan = planner(dense, scores, group=group, round_to=round_to)(rates).without(dropped)
     slim = remove_filters(dense.model, dense.graph, plan.masks())
-    uniform = _one_by_one(dense, group=group, round_to=round_to)
+    uniform = not dropped and _one_by_one(dense, group=group, round_to=round_to)
     return Planned(dense, dense.graph, scores, plan, slim, rates, uniform)
 
 
@@ -259,10 +264,12 @@ def _layers(
         {
             **layer,
             **_cut(layer, scores.get(layer["conv"])),
-            "macs": {"dense": dense[layer["conv"]].macs, "pruned": pruned[layer["conv"]].macs},
-            "inputs": {
-                "dense": dense[layer["conv"]].inputs,
-                "pruned": pruned[layer["conv"]].inputs,
+            **{
+                name: {
+                    "dense": getattr(dense[layer["conv"]], name),
+                    "pruned": getattr(pruned.get(layer["conv"]), name, 0),  # it may be emptied
+                }
+                for name in ("macs", "inputs")
             },
         }
         for layer in plan.as_list()
@@ -276,7 +283,7 @@ def _cut(layer: Mapping[str, Any], scores: Tensor | None) -> dict[str, Any]:
     """
     kept = torch.zeros(layer["filters"], dtype=torch.bool)
     kept[layer["kept"]] = True
-    if scores is None or kept.all() or scores[~kept].max() > scores[kept].min():
+    if scores is None or kept.all() or not kept.any() or scores[~kept].max() > scores[kept].min():
         return {"tied_share": 0.0}
     cut = scores[~kept].max()
     tied = bool(scores[kept].min() == cut)

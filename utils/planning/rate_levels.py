@@ -7,6 +7,7 @@ from functools import cache
 import torch.nn as nn
 from torch import Tensor
 
+from utils.graph.branches import Branch, branches
 from utils.graph.groups import channel_groups
 from utils.graph.network import Network
 from utils.metrics.cost import physical_cost
@@ -14,6 +15,7 @@ from utils.paper.rates import CompressRates
 from utils.planning.plan import Planner, planner
 from utils.pruning.budget import CostOf, land, search
 from utils.pruning.giving_back import given_back
+from utils.pruning.plan import PruningPlan
 from utils.pruning.rate_units import Levels, RateUnit, rate_units, rates_at
 from utils.pruning.sensitivity import macs_left, parameters_left
 from utils.removal.surgery import remove_filters
@@ -21,26 +23,39 @@ from utils.removal.surgery import remove_filters
 
 @dataclass(frozen=True)
 class RateLevels:
-    """A dense network, its scores, its rate units, and the plan of any levels of theirs."""
+    """A dense network, its scores, its rate units, and the plan of any levels of theirs.
+
+    Behind the levels of the units those of the branches may stand: 1 is dropped.
+    """
 
     dense: Network
     scores: Mapping[str, Tensor]
     units: Sequence[RateUnit]
     plan_of: Planner
+    branches: Sequence[Branch] = ()
 
     def rates(self, levels: Levels) -> CompressRates:
         """Return the compress rates of the levels."""
-        values = rates_at(self.units, levels, self.dense.layers.num_rates)
+        values = rates_at(self.units, levels[: len(self.units)], self.dense.layers.num_rates)
         return CompressRates(self.dense, "hrank", values)
+
+    def dropped(self, levels: Levels) -> list[str]:
+        """Return the layers of the branches that are dropped."""
+        pairs = zip(self.branches, levels[len(self.units) :], strict=False)
+        return [layer for branch, gone in pairs if gone for layer in branch.layers]
+
+    def plan(self, levels: Levels) -> PruningPlan:
+        """Return the plan of the levels."""
+        return self.plan_of(self.rates(levels)).without(self.dropped(levels))
 
     def masks(self, levels: Levels) -> dict[str, Tensor]:
         """Return {conv: bool [filters]}, True is kept, of the plan of the levels."""
-        return self.plan_of(self.rates(levels)).masks()
+        return self.plan(levels).masks()
 
     def deployed(self, levels: Levels, block: int) -> nn.Module:
         """Return the network of the levels as `--align blocks` has it, unproven."""
         model, graph = self.dense.model, self.dense.graph
-        plan = given_back(self.plan_of(self.rates(levels)), model, graph, self.scores, block)
+        plan = given_back(self.plan(levels), model, graph, self.scores, block)
         return remove_filters(model, graph, plan.masks(), align="zeros", check=False)
 
     def counter(self, of: str) -> CostOf:
@@ -71,10 +86,12 @@ def rate_levels(
     max_rate: float,
     group: bool = False,
     round_to: int = 1,
+    drop: bool = False,
 ) -> RateLevels:
     """Return the units of a network that may lose channels, and the plan of any levels of theirs.
 
-    For `group` and `round_to` see `utils.planning.plan.plan_rates`.
+    With `drop` its branches may be dropped, all layers of which are scored. For `group` and
+    `round_to` see `utils.planning.plan.plan_rates`.
     """
     units = rate_units(
         channel_groups(dense.graph, across_sums=group),
@@ -83,4 +100,6 @@ def rate_levels(
         round_to=round_to,
     )
     plan_of = planner(dense, scores, group=group, round_to=round_to)
-    return RateLevels(dense, scores, units, plan_of)
+    planned = {layer.conv for layer in dense.layers.layers}
+    found = [b for b in branches(dense.graph) if planned.issuperset(b.layers)] if drop else []
+    return RateLevels(dense, scores, units, plan_of, found)

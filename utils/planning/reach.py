@@ -20,20 +20,21 @@ def reachable(
 ) -> list[dict[str, Any]]:
     """Return the least and the typical share that targets leave, by MACs, parameters and time.
 
-    The least is at `--max_rate` everywhere. Time is by the latency table, of layers that sums tie.
+    The least is at `--max_rate` everywhere, in time without all branches that may be dropped. Time
+    is by the latency table, of layers that sums tie.
     """
     how = {"max_rate": config.max_rate, "round_to": config.round_to}
     network = rate_levels(dense, scores, group=config.group, **how)
     rows = [{"of": of, **_shares(network, network.counter(of), 1.0)} for of in ("macs", "params")]
-    timed = rate_levels(to_time(config, dense), scores, group=True, **how)
-    model, facts = time_model(timed.dense, timed.units, timing_of(config))
+    timed = rate_levels(to_time(config, dense), scores, group=True, drop=config.drops, **how)
+    model, facts = time_model(timed.dense, timed.units, timing_of(config), timed.branches)
     rows.append({"of": "latency", **_shares(timed, model.share, 1.0)})
     rows.append({"of": "ms", **_shares(timed, model.share, facts["whole_ms"])})
     return rows
 
 
 def _shares(network: RateLevels, left_of: Any, whole: float) -> dict[str, float]:
-    least = tuple(len(unit.rungs) - 1 for unit in network.units)
+    least = (*(len(unit.rungs) - 1 for unit in network.units), *[1] * len(network.branches))
     typical = tuple(
         max(k for k, rung in enumerate(unit.rungs) if rung.rate <= TYPICAL)
         for unit in network.units

@@ -14,6 +14,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from utils.graph.branches import Branch
 from utils.graph.network import Network
 from utils.metrics.latency import Latency, compare_latency, using_threads
 from utils.metrics.latency_table import LatencyTable, measure_block, measure_table, sum_error
@@ -93,9 +94,12 @@ class Timing:
 
 
 def time_model(
-    dense: Network, units: Sequence[RateUnit], timing: Timing
+    dense: Network, units: Sequence[RateUnit], timing: Timing, branches: Sequence[Branch] = ()
 ) -> tuple[TimeModel, dict[str, Any]]:
-    """Return the model of a network's time, and what it rests on: block, times and their error."""
+    """Return the model of a network's time, and what it rests on: block, times and their error.
+
+    `branches` are those that may be dropped.
+    """
     image, model = dense.image, dense.model
     table, shapes = timing.table(model, image), layer_shapes(model, image)
     whole = timing.compare({"dense": model}, image)["dense"].median_ms
@@ -105,9 +109,8 @@ def time_model(
         f"{error:+.1%} of the whole network's {whole:.2f} ms"
     )
     facts = {"block": table.block, "whole_ms": whole, "sum_error": error}
-    return TimeModel(
-        units, dense.graph, shapes, table, whole, removal_without_copies(dense, units)
-    ), facts
+    how = removal_without_copies(dense, units)
+    return TimeModel(units, dense.graph, shapes, table, whole, how, branches), facts
 
 
 def removal_without_copies(dense: Network, units: Sequence[RateUnit]) -> Removal:

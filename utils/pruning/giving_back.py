@@ -39,7 +39,8 @@ def given_back(
     slim = remove_filters(model, graph, plan.masks(), align="zeros", check=False)
     how = last_removal(slim) or Removal("zeros")
     stand = graph.kept_positions(places(graph, plan.masks(), how))
-    there = {(layer, i) for layer, (outputs, _) in stand.items() for i in outputs.tolist()}
+    gone = {layer.conv for layer in plan.layers if not layer.kept}
+    there = {(x, i) for x, (rows, _) in stand.items() if x not in gone for i in rows.tolist()}
     for group in channel_groups(graph, across_sums=True):
         stays = [bool(there.intersection(channel)) for channel in group.channels]
         step = block if sum(stays) > block else FOURS
@@ -48,7 +49,7 @@ def given_back(
             stays[channel] |= sum(stays) < wanted
         for channel, stay in zip(group.channels, stays, strict=True):
             for layer, index in channel:
-                if layer in kept:
+                if layer in kept and layer not in gone:
                     kept[layer][index] |= stay
     return PruningPlan(tuple(_with(layer, kept[layer.conv]) for layer in plan.layers))
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import accumulate
+from statistics import median
 
 from torch import Tensor
 
@@ -66,33 +67,73 @@ def scan_lost(unit: RateUnit, curve: Mapping[float, Loss]) -> list[float]:
     return found
 
 
+def branches_lost(
+    model: TimeModel, scores: Mapping[str, Tensor], changes: Mapping[str, float]
+) -> list[float]:
+    """Return what is lost with each of the model's branches, in the scores of `scores_lost`.
+
+    That is all that its filters score, times what it changes as a share of the median.
+
+    Args:
+        changes: {last layer of a branch: how much the network's output changes without it}, for all
+            branches or for none.
+    """
+    own = [
+        sum(
+            float(scores[x].clamp(min=0).sum()) / len(scores[x]) ** 0.5
+            for x in branch.layers
+            if x in scores
+        )
+        for branch in model.branches
+    ]
+    changed = [changes.get(branch.last, 1.0) for branch in model.branches]
+    typical = (median(changed) if changed else 0.0) or 1.0
+    return [lost * change / typical for lost, change in zip(own, changed, strict=True)]
+
+
 @dataclass
 class Knapsack:
     """Levels of units that cost time by a model, and what is lost at each level of each.
 
-    `lost[k][level]` is that of unit k, and does not fall with the level.
+    `lost[k][level]` is that of unit k, and does not fall with the level; `whole_lost[b]` is what is
+    lost with the model's branch b and all of its units.
     """
 
     units: Sequence[RateUnit]
     lost: Sequence[Sequence[float]]
     model: TimeModel
+    whole_lost: Sequence[float] = ()
     levels: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.levels = [0] * len(self.units)
-        self.stops = [self.model.stops(number) for number in range(len(self.units))]
+        self._count = len(self.units) + len(self.model.branches)
+        self.levels = [0] * self._count
+        self.stops = [self.model.stops(number) for number in range(self._count)]
+        of_unit = [{x for group in unit.groups for x in group.layers} for unit in self.units]
+        self._inner = [
+            [number for number, layers in enumerate(of_unit) if layers <= set(branch.layers)]
+            for branch in self.model.branches
+        ]
+        self._mates = [
+            [
+                len(self.units) + number
+                for number, other in enumerate(self.model.branches)
+                if other is not branch and other.stream == branch.stream
+            ]
+            for branch in self.model.branches
+        ]
 
     def within(self, share: float) -> Levels:
         """Return levels that take at most `share` of the dense network's time, or the least there.
 
-        Of all units, each some stops further than now, that one moves that loses the least per
-        time saved there and then; what is left of the time in the end is given back, to where
-        most is gained.
+        Of all units, each some stops further than now, and all branches, that one moves that loses
+        the least per time saved there and then; what is left of the time in the end is given back,
+        to where most is gained. Units of branches that are dropped stand at level 0.
         """
-        self.levels = [0] * len(self.units)
+        self.levels = [0] * self._count
         queue: list[tuple[float, int, int, int]] = []
         moved = 0
-        for number in range(len(self.units)):
+        for number in range(self._count):
             self._offer(queue, number, moved)
         while queue and self.model.share(self.levels) > share:
             _, number, when, level = heappop(queue)
@@ -100,20 +141,41 @@ class Knapsack:
                 self.levels[number], moved = level, moved + 1
             self._offer(queue, number, moved)
         self._give_back(share)
+        for inner, gone in zip(self._inner, self.levels[len(self.units) :], strict=True):
+            for number in inner if gone else ():
+                self.levels[number] = 0
         return tuple(self.levels)
 
     def _offer(self, queue: list, number: int, moved: int) -> None:
         """Put the unit's best move from now on into the queue, if any saves time."""
-        here, lost = self.levels[number], self.lost[number]
+        here = self.levels[number]
         further = [level for level in self.stops[number] if level > here][:_AHEAD]
         moves = [
-            ((lost[level] - lost[here]) / saved, level)
+            (self.more_lost(number, level) / saved, level)
             for level in further
             if (saved := self.model.saved(self.levels, number, level)) > 0
         ]
         if moves:
             price, level = min(moves)
             heappush(queue, (price, number, moved, level))
+
+    def more_lost(self, number: int, level: int) -> float:
+        """Return what more is lost once a unit or branch goes from where it is to a level.
+
+        What a branch's own units have lost by then goes with it. The fewer branches of a stream are
+        left, the more each counts: of n, where k are dropped already, n / (n - k) times as much.
+        """
+        here = self.levels[number]
+        if number < len(self.units):
+            dropped = zip(self._inner, self.levels[len(self.units) :], strict=True)
+            if any(gone and number in inner for inner, gone in dropped):
+                return 0.0
+            return self.lost[number][level] - self.lost[number][here]
+        branch = number - len(self.units)
+        lost = sum(self.lost[unit][self.levels[unit]] for unit in self._inner[branch])
+        mates = [self.levels[mate] for mate in self._mates[branch]]
+        dearer = (len(mates) + 1) / (len(mates) + 1 - sum(mates))
+        return dearer * max(0.0, self.whole_lost[branch] - lost) * (level - here)
 
     def _give_back(self, share: float) -> None:
         """Take units back to earlier stops while there is time for it, the most gained first."""
@@ -130,7 +192,7 @@ class Knapsack:
         found = []
         for number, here in enumerate(self.levels):
             for level in (0, *self.stops[number]):
-                gained = self.lost[number][here] - self.lost[number][level]
+                gained = -self.more_lost(number, level)
                 if level >= here or gained <= 0:
                     break
                 if -self.model.saved(self.levels, number, level) <= left:

@@ -1,7 +1,7 @@
 """A pruning plan: which filters of which conv stay, as data."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from utils.pruning.compress_rates import WHOLE, num_removed
 from utils.runs.schema import TEXT, number, whole
 
+DROPPED = "its branch is dropped"  # the reason of a layer that keeps nothing
 PLAN = [  # the schema of what `PruningPlan.as_list` returns
     {"conv": TEXT, "rate": number(0, below=1), "filters": whole(1), "kept": [whole(0)]}
 ]
@@ -30,6 +31,8 @@ class LayerPlan:
 
     def __post_init__(self) -> None:
         in_order = list(self.kept) == sorted(set(self.kept))
+        if self.reason == DROPPED and not self.kept:
+            return
         if not self.kept or not in_order or self.kept[0] < 0 or self.kept[-1] >= self.filters:
             raise ValueError(
                 f"plan for {self.conv!r}: kept indices must be ascending, within "
@@ -57,6 +60,20 @@ class PruningPlan:
     def masks(self, first: int | None = None) -> dict[str, Tensor]:
         """Return {conv: mask} of the layers that lose filters, of the `first` n layers only."""
         return {layer.conv: layer.mask() for layer in self.layers[:first] if layer.removed}
+
+    def without(self, dropped: Collection[str]) -> "PruningPlan":
+        """Return the plan by which the layers named keep nothing, since their branch is dropped.
+
+        Raises:
+            ValueError: it has no such layer.
+        """
+        unknown = set(dropped) - {layer.conv for layer in self.layers}
+        if unknown:
+            raise ValueError(f"no layer {min(unknown)!r} in the plan: expected one that is pruned")
+        gone = {"kept": (), "cut_score": None, "tied_at_cut": False, "reason": DROPPED}
+        return PruningPlan(
+            tuple(replace(x, **gone) if x.conv in dropped else x for x in self.layers)
+        )
 
     def num_kept(self) -> dict[str, int]:
         """Return {conv: filters that stay}."""

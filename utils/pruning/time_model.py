@@ -1,10 +1,14 @@
-"""The time of a network at any levels of its units, by a latency table and one measurement."""
+"""The time of a network at any levels of its units, by a latency table and one measurement.
 
-from collections.abc import Mapping, Sequence
+Behind the levels of the units those of branches may stand: 1 is dropped.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 import torch
 
+from utils.graph.branches import Branch
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.groups import ChannelGroup
 from utils.metrics.latency_table import FOURS, LatencyTable
@@ -26,6 +30,7 @@ class TimeModel:
     Args:
         whole_ms: time of the dense network.
         how: how channels are removed, which says where the network's own code cannot follow.
+        branches: those that may be dropped, of which nothing is left then.
     """
 
     def __init__(
@@ -36,8 +41,9 @@ class TimeModel:
         table: LatencyTable,
         whole_ms: float,
         how: Removal,
+        branches: Sequence[Branch] = (),
     ):
-        self.units, self.table = units, table
+        self.units, self.branches, self.table = units, branches, table
         whole = _widths(graph, {}, how)
         self._shapes = {name: shape for name, shape in shapes.items() if name in whole}
         self._taken = [
@@ -47,9 +53,10 @@ class TimeModel:
             sorted({name for of_group in taken for name in of_group if name in self._shapes})
             for taken in self._taken
         ]
+        self._touched += [[x for x in b.layers if x in self._shapes] for b in branches]
         self._of_layer: dict[str, list[int]] = {name: [] for name in self._shapes}
         for number, names in enumerate(self._touched):
-            for name in names:
+            for name in names if number < len(units) else ():
                 self._of_layer[name].append(number)
         layers_ms = table.sum_ms(shapes.values())
         self.whole_ms = max(whole_ms, layers_ms)
@@ -57,29 +64,40 @@ class TimeModel:
         self._fixed_ms = layers_ms - table.sum_ms(self._shapes.values())
         self._written = sum(shape.written for shape in self._shapes.values())
         self._layer_ms = cache(self._timed)
+        self._dropped = cache(self._layers_dropped)
 
     def share(self, levels: Levels) -> float:
         """Return the share of the dense network's time that is left."""
-        layers_ms = sum(self._ms(name, levels) for name in self._shapes)
+        layers_ms = self._sum_ms(self._shapes, levels)
         return (self._fixed_ms + layers_ms) / self.whole_ms
 
     def saved(self, levels: Levels, number: int, level: int) -> float:
-        """Return the share of time that is saved when a unit goes from its level to another."""
+        """Return the share of time that is saved when one goes from its level to another."""
         moved = [*levels[:number], level, *levels[number + 1 :]]
-        names = self._touched[number]
-        before, after = (sum(self._ms(name, at) for name in names) for at in (levels, moved))
+        before, after = (self._sum_ms(self._touched[number], at) for at in (levels, moved))
         return (before - after) / self.whole_ms
 
     def widths(self, levels: Levels) -> Widths:
-        """Return how many channels each layer reads and writes at the levels."""
-        return {name: self._at(name, levels) for name in self._shapes}
+        """Return how many channels each layer that is left reads and writes at the levels."""
+        gone = self.dropped(levels)
+        return {name: self._at(name, levels) for name in self._shapes if name not in gone}
+
+    def dropped(self, levels: Levels) -> frozenset[str]:
+        """Return the layers of the branches that are dropped."""
+        return self._dropped(tuple(levels[len(self.units) :]))
+
+    def _layers_dropped(self, flags: Levels) -> frozenset[str]:
+        pairs = zip(self.branches, flags, strict=False)
+        return frozenset(layer for branch, gone in pairs if gone for layer in branch.layers)
 
     def stops(self, number: int) -> list[int]:
-        """Return the levels of a unit that may be worth their time, without 0.
+        """Return the levels of a unit or branch that may be worth their time, without 0.
 
         They are those where one of its layers writes full blocks, or in fours if it is of less than
         two blocks; and the last.
         """
+        if number >= len(self.units):
+            return [1]
         written = [name for name in self._touched[number] if self._writes(number, name)]
         dense = [self._shapes[name].writes for name in written]
         steps = [self.table.block if w >= 2 * self.table.block else FOURS for w in dense]
@@ -122,8 +140,9 @@ class TimeModel:
             reads, writes = reads - fewer[0], writes - fewer[1]
         return reads, writes
 
-    def _ms(self, name: str, levels: Levels) -> float:
-        return self._layer_ms(name, *self._at(name, levels))
+    def _sum_ms(self, names: Iterable[str], levels: Levels) -> float:
+        gone = self.dropped(levels)
+        return sum(self._layer_ms(x, *self._at(x, levels)) for x in names if x not in gone)
 
     def _timed(self, name: str, reads: int, writes: int) -> float:
         shape = self._shapes[name]

@@ -6,7 +6,7 @@ cannot follow, places are kept, as zeros. Before it is returned, the smaller net
 against the masked one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from utils.graph.aligned import align, align_norm, index_of, is_aligned, places_of
 from utils.graph.channel_graph import ChannelGraph
+from utils.graph.emptied import empty, is_emptied
 from utils.graph.relations import Filters, Norm
 from utils.removal.copies import copied
 from utils.removal.folding import add_folds, filled, foldable, folds
@@ -40,19 +41,24 @@ def remove_filters(
 
     Args:
         graph: the channel graph of `model`.
-        masks: {module: bool [filters]}, True is kept; modules left out are kept whole.
+        masks: {module: bool [filters]}, True is kept; modules left out are kept whole. A layer may
+            keep nothing where a sum goes on without it.
         align: how channels are left that do not line up: "compact" makes aligned layers (fewest
             parameters and MACs), "zeros" leaves zero filters in plain ones.
         check: hold the copy against the masked network, in float64, in eval and in train mode.
 
     Raises:
-        ValueError: if a mask does not fit, or leaves a layer without filters; if the network cannot
-            be copied; or if the copy does not compute what the masked network computes, or that
-            cannot be checked, since the network does not run in train mode on the example.
+        ValueError: if a mask does not fit, or nothing of the input reaches the output; if the
+            network cannot be copied; or if the copy does not compute what the masked network
+            computes, or that cannot be checked, since the network does not run in train mode on the
+            example.
     """
-    for module, mask in masks.items():
-        if not mask.any():
-            raise ValueError(f"mask for {module!r} keeps no filter: expected at least one")
+    emptied = [module for module, mask in masks.items() if not mask.any()]
+    if emptied and not graph.reads_its_input(masks):
+        raise ValueError(
+            f"mask for {emptied[0]!r} keeps no filter, and nothing goes past it: "
+            "expected at least one, or a sum that goes on without it"
+        )
     return remove_channels(model, graph, masks, how=Removal(align), check=check)
 
 
@@ -87,9 +93,10 @@ def remove_channels(
         alive = graph.alive(masks, unmasked=how.unmasked)
         how = replace(how, folded=foldable(masked, graph, alive))
     how, difference = replace(how, ways=dict(how.ways)), None
+    unused = unused_layers(graph, masks, how)
     for _ in range(_TRIES):
         keep = places(graph, masks, how)
-        slim = smaller(masked, graph, keep)
+        slim = smaller(masked, graph, keep, unused)
         found: Misfit | None = misfit(slim, graph, keep)
         amounts = {} if found else folds(masked, graph, keep, how.folded)
         if found is None and check:
@@ -130,9 +137,23 @@ def places_left(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tenso
     return graph.kept_of(alive)
 
 
+def unused_layers(graph: ChannelGraph, masks: Mapping[str, Tensor], how: Removal) -> set[str]:
+    """Return the layers to be emptied: no channel of theirs is used any more."""
+    alive = graph.alive(masks, unmasked=how.unmasked)
+    if how.folded is not None:
+        alive[how.folded] = False
+    used = alive & graph.needed(alive)
+    layers = [x for x in graph.relations if isinstance(x, Filters | Norm)]
+    busy = {layer.module for layer in layers if used[layer.outputs].any()}
+    ends = {layer.module: graph.alignable.get(layer.module) for layer in layers}
+    return {name for name, at in ends.items() if name not in busy and at and at.may_be_emptied}
+
+
 def places(graph: ChannelGraph, masks: Mapping[str, Tensor], how: Removal) -> Tensor:
     """Return bool [num_labels]: the places that stay, so that the operations can follow."""
-    plain = tuple(graph.alignable) if how.align == "zeros" else ()
+    plain = set()
+    if how.align == "zeros":
+        plain = graph.alignable.keys() - unused_layers(graph, masks, how)
     keep = graph.kept(masks, plain=plain, unmasked=how.unmasked, folded=how.folded)
     while True:
         more = kept_to_follow(graph, keep, how.ways)
@@ -153,8 +174,10 @@ def add_biases(model: nn.Module, layers: Iterable[str]) -> list[str]:
     return bare
 
 
-def smaller(masked: nn.Module, graph: ChannelGraph, keep: Tensor) -> nn.Module:
-    """Return a copy of a masked network with the places in `keep` alone."""
+def smaller(
+    masked: nn.Module, graph: ChannelGraph, keep: Tensor, unused: Collection[str] = ()
+) -> nn.Module:
+    """Return a copy of a masked network with the places in `keep` alone, `unused` layers empty."""
     slim = copied(masked)
     tensors = {**dict(slim.named_parameters()), **dict(slim.named_buffers())}
     changed: dict[int, dict[int, int]] = {}
@@ -173,7 +196,7 @@ def smaller(masked: nn.Module, graph: ChannelGraph, keep: Tensor) -> nn.Module:
         sizes = {k: v for t in owned for k, v in changed.get(id(t), {}).items()}
         if sizes:
             _tell_sizes(slim.get_submodule(path.split(".parametrizations.")[0]), sizes)
-    _align_layers(slim, graph, keep)
+    _align_layers(slim, graph, keep, unused)
     return slim
 
 
@@ -209,8 +232,14 @@ def _tell_sizes(module: nn.Module, sizes: Mapping[int, int]) -> None:
                 setattr(module, word, (sizes[said[0]],))
 
 
-def _align_layers(slim: nn.Module, graph: ChannelGraph, keep: Tensor) -> None:
-    done: set[str] = set()
+def _align_layers(
+    slim: nn.Module, graph: ChannelGraph, keep: Tensor, unused: Collection[str]
+) -> None:
+    for name, ends in graph.alignable.items():
+        layer = slim.get_submodule(name)
+        if name in unused or is_emptied(layer):
+            empty(layer, ends.alignment, int(keep[ends.written].sum()))
+    done = set(unused)
     for relation in graph.relations:
         if not isinstance(relation, Filters | Norm) or relation.module not in graph.alignable:
             continue

@@ -7,6 +7,7 @@ OF_WEIGHTS = ("l1", "l2", "fpgm", "first")  # they look at a layer's own weight 
 RANK_CRITERIA = ("rank", "reverse_rank")
 CRITERIA = (*RANK_CRITERIA, *OF_WEIGHTS, "input_norm", "bn_scale", "random")
 BLIND_CRITERIA = ("first", "random")  # they look at nothing of the network
+ON_OFF = ("on", "off")
 ALLOCATIONS = ("uniform", "global", "sensitivity")
 SITES = ("official", "conv", "read")  # where maps are ranked
 LAYOUTS = ("hrank", "hrankplus")  # of compress rates

