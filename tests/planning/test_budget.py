@@ -2,17 +2,15 @@
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-import utils.planning.time_target
 from models.registry import example_images
 from utils.commands.scan import run_scan
 from utils.metrics.cost import counts, physical_cost
-from utils.metrics.latency import Latency
 from utils.options.networks import draw_network
 from utils.options.prune_options import PruneConfig
 from utils.options.scan_options import ScanConfig
@@ -20,7 +18,6 @@ from utils.options.score_options import how_scored
 from utils.planning.budget import budget_line, find_budget, full_ranks
 from utils.planning.plan import make_plan, score_layers
 from utils.planning.scanning import plan_scan
-from utils.planning.time_target import corrected
 from utils.pruning.sensitivity import ScanPoint
 from utils.runs.job_folder import JobFolder
 from utils.runs.options import as_dict, parse
@@ -42,7 +39,7 @@ def config_of(arch, **how):
 def found_by(config):
     network, job = dense(config.arch), JobFolder("absent")
     scores = score_layers(network, **how_scored(config))
-    return find_budget(config, network, scores, job, make_scan=run_scan)
+    return find_budget(config, network, scores, job, images=None, make_scan=run_scan)
 
 
 def left_by_rates(config, compress_rate):
@@ -182,90 +179,6 @@ def test_a_target_is_counted_before_new_ranks_and_says_so(call, job):
     assert "--rerank keeps others" in budget_line(found).removeprefix(budget_line(plain))
 
 
-def clock(share_of, calls, spread=1):
-    """A stand-in for the clock: the pruned network takes share_of(its parameters) of 10 ms.
-
-    Slow passes take `spread` times as long as quick ones.
-    """
-
-    def compare(models, example, *_, **__):
-        sizes = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
-        times = {"dense": 10.0}
-        for name in sizes.keys() - {"dense"}:
-            share = sizes[name] / sizes["dense"]
-            calls.extend([share] * (name == "pruned"))
-            times[name] = 10 * share_of(share)
-        how = (len(example), 1, "cpu")
-        return {n: Latency(ms, ms, spread * ms, *how) for n, ms in times.items()}
-
-    return compare
-
-
-@pytest.mark.parametrize("target", [["--target_latency", "0.6"], ["--target_ms", "6"]])
-def test_time_is_searched_on_the_clock_once_and_kept(call, job, monkeypatch, target):
-    words = ["prune", *job.pruning, *target, "--epochs", "0", "--latency_batch_size", "2"]
-    calls = []
-    by_size = clock(lambda x: 0.2 + 0.8 * x, calls)
-    monkeypatch.setattr(utils.planning.time_target, "compare_latency", by_size)
-    budget = (found := call("main.py", *words).json)["budget"]
-    wanted = 6.0 if "--target_ms" in target else 0.6
-    assert budget["left"] == pytest.approx(wanted, rel=0.1)  # blocks are large on a small network
-    assert budget["within_tolerance"] == (abs(budget["left"] / wanted - 1) <= 0.05)
-    assert budget["left"] / wanted == pytest.approx((0.2 + 0.8 * calls[-1]) / 0.6)
-    assert budget["latency"]["pruned"]["batch_size"] == 2
-    assert len(calls) == len(budget["rounds"]) <= 9
-    monkeypatch.setattr(utils.planning.time_target, "compare_latency", None)  # would differ
-    again = call("main.py", *words).json
-    assert (again["budget"], again["job_dir"]) == (budget, found["job_dir"])
-    assert again["layers"] == found["layers"] and again["accuracy"] == found["accuracy"]
-
-
-@pytest.mark.parametrize("allocation", ["uniform", "global"])
-def test_layers_that_a_sum_ties_keep_as_much(call, job, monkeypatch, allocation):
-    monkeypatch.setattr(utils.planning.time_target, "compare_latency", clock(lambda x: x, []))
-    words = ["--target_latency", "0.5", "--allocation", allocation, "--dry_run"]
-    layers = {x["conv"]: x for x in call("main.py", "prune", *job.pruning, *words).json["layers"]}
-    stream = [layers[conv]["kept"] for conv in ("conv1", "layer1.0.conv2")]
-    assert stream[0] == stream[1]
-
-
-def test_a_clock_that_jumps_gets_the_nearest_and_a_word_about_it(call, job, monkeypatch):
-    jumping = clock(lambda share: 0.9 if share > 0.5 else 0.4, [])
-    monkeypatch.setattr(utils.planning.time_target, "compare_latency", jumping)
-    words = ["prune", *job.pruning, "--target_latency", "0.6", "--dry_run"]
-    words.remove("--json")
-    outcome = call("main.py", *words)
-    assert outcome.code == 0, outcome.err
-    assert "latency; left: 40.00%, the nearest that was found, not within 5% of" in outcome.out
-
-
-def test_a_time_that_no_network_takes_is_refused(call, job, monkeypatch):
-    stuck = clock(lambda _: 0.95, [])
-    monkeypatch.setattr(utils.planning.time_target, "compare_latency", stuck)
-    outcome = call("main.py", "prune", *job.pruning, "--target_latency", "0.6", "--dry_run")
-    assert outcome.code == 2 and "at least 0.9500 of the latency stay" in outcome.err
-
-
-def test_a_busy_machine_refuses_nothing_and_says_so(call, job, monkeypatch):
-    stuck = clock(lambda _: 0.95, [], spread=2)
-    monkeypatch.setattr(utils.planning.time_target, "compare_latency", stuck)
-    words = ["prune", *job.pruning, "--target_latency", "0.6", "--dry_run"]
-    budget = call("main.py", *words).json["budget"]
-    assert budget["left"] == 0.95 and not budget["within_tolerance"]
-    assert "on a busy machine (slow passes took 2.0 times the quick ones)" in budget_line(budget)
-
-
-@pytest.mark.parametrize(
-    ("points", "target"),
-    [([], 0.5), ([(0.6, 0.5)], 0.5), ([(0.4, 0.5)], 0.5), ([(0.6, 0.5), (0.45, 0.4)], 0.5)],
-)
-def test_a_correction_lies_between_the_points_around_the_target(points, target):
-    asked = corrected([(1.0, 1.0), *points], target)
-    above = [b for a, b in [(1.0, 1.0), *points] if a >= target]
-    below = [b for a, b in points if a < target]
-    assert 0 < asked < min(above) if not below else max(below) <= asked <= min(above)
-
-
 def test_sensitivity_makes_its_scan_and_takes_it_up(call, job):
     words = ["prune", *job.network, "--criterion", "l1", "--epochs", "0", "--target_macs", "0.6"]
     words += ["--allocation", "sensitivity"]
@@ -318,28 +231,3 @@ def test_what_targets_can_reach_is_where_they_are_refused_below(call, job):
     least = rows["macs"]["least"]
     assert call("main.py", *words, "--target_macs", f"{0.9 * least}", "--dry_run").code == 2
     assert call("main.py", *words, "--target_macs", f"{1.01 * least}", "--dry_run").code == 0
-
-
-def test_automatic_rounding_is_by_the_block_that_was_found(call, job):
-    words = ["prune", *job.pruning, "--ratio", "0.4", "--dry_run"]
-    found = call("main.py", *words, "--round_to", "auto").json
-    (path,) = Path("result/latency").glob("eager_cpu_1_*.json")
-    block = json.loads(path.read_text())["block"]
-    assert found["layers"] == call("main.py", *words, "--round_to", f"{block}").json["layers"]
-
-
-def test_one_wrong_measurement_does_not_end_the_search(call, job, monkeypatch):
-    calls = []
-    right = clock(lambda x: 0.2 + 0.8 * x, calls)
-
-    def wrong_at_first(models, *args, **how):
-        times = right(models, *args, **how)
-        if "pruned" in models and len(calls) == 1:  # the least, as if it took longer than asked for
-            times["pruned"] = replace(times["pruned"], median_ms=7.0)
-        return times
-
-    monkeypatch.setattr(utils.planning.time_target, "compare_latency", wrong_at_first)
-    words = ["prune", *job.pruning, "--target_latency", "0.6", "--dry_run"]
-    budget = call("main.py", *words).json["budget"]
-    assert budget["rounds"][0]["measured"] == 0.7
-    assert budget["left"] == pytest.approx(0.6, rel=0.1)

@@ -108,7 +108,7 @@ def _plan(
     """Plan what goes, the convs included that are pruned already; the same in every process."""
     text = budget["compress_rate"] if budget else config.compress_rate
     rates = read_rates(text, dense, config.layout)
-    dropped = budget["dropped"] if budget else ()
+    dropped = set().union(*budget["dropped"]) if budget else ()
     how = {"group": config.group, "round_to": config.round_to, "dropped": dropped}
     planned = plan_rates(scores, rates, **how)
     if config.start_cov:

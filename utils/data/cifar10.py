@@ -30,6 +30,11 @@ def load_cifar10(data_dir: str | Path) -> Dataset:
     return Dataset(train, test, "cifar10")
 
 
+def is_cifar10_there(data_dir: str | Path) -> bool:
+    """Return whether a folder holds CIFAR-10, so that nothing is downloaded."""
+    return Path(data_dir, "cifar-10-batches-py").is_dir()
+
+
 def _load_split(data_dir: str | Path, split: str) -> ImageSet:
     from torchvision.datasets import CIFAR10  # takes seconds to import
 

@@ -1,7 +1,7 @@
 """A network as a value: the model, and all that is known of it, so that nothing is looked up."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph, trace_channels
+from utils.graph.emptied import is_emptied
 from utils.graph.graph_layers import graph_layers
 from utils.graph.prunable import RankLayers
 from utils.graph.values import mapped
@@ -57,8 +58,12 @@ class Network:
 
     @cached_property
     def layers(self) -> RankLayers:
-        """The prunable layers, with their rates and rank sites."""
-        return self.known_layers or graph_layers(self.model, self.graph, self.image)
+        """The prunable layers that are left, with their rates and rank sites."""
+        if self.known_layers is None:
+            return graph_layers(self.model, self.graph, self.image)
+        known = self.known_layers.layers
+        left = (x for x in known if not is_emptied(self.model.get_submodule(x.conv)))
+        return replace(self.known_layers, layers=tuple(left))
 
     @property
     def named(self) -> dict[str, str | None]:

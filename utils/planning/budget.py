@@ -42,7 +42,7 @@ from utils.runs.choices import RANK_CRITERIA
 from utils.runs.job_folder import JobFolder
 from utils.runs.json_files import read_json
 from utils.runs.regular_file import is_there
-from utils.runs.schema import FLAG, TEXT, Nullable, Optional, number, one_of, whole
+from utils.runs.schema import FLAG, TEXT, Kind, Nullable, Optional, number, one_of, whole
 
 _NAMES = {
     "macs": "of the MACs",
@@ -65,7 +65,7 @@ _BUDGET = {  # the schema of budget.json
     "scan": Nullable(TEXT),
     "reranked": Optional(FLAG),
     "compress_rate": TEXT,
-    "dropped": [TEXT],
+    "dropped": [([TEXT], Kind("one layer or more", bool))],
     "runtime": Optional(TEXT),
     "latency": Optional({"dense": _TIMES, "pruned": _TIMES}),
 }
@@ -82,7 +82,7 @@ def find_budget(
 ) -> dict[str, Any]:
     """Return the summary's `budget`: the target, the compress rates found, and what they leave.
 
-    `dropped` are the layers of branches that go whole; which, `images` say, without any the scores.
+    `dropped` are the layers of each branch that goes whole; which, `images` say, else the scores.
 
     What the job folder has of it already is taken as it is, so that a run that is taken up prunes
     what it pruned, however long a pass takes now. A dry run, which has no folder, searches.
@@ -140,6 +140,11 @@ def _kept_budget(config: PruneConfig, dense: Network, job: JobFolder) -> dict[st
         read_rates(found["compress_rate"], dense, config.layout)
     except ValueError as error:
         raise ValueError(f"{job.budget}: 'compress_rate' does not fit, {error}") from None
+    unknown = set().union(*found["dropped"]) - {layer.conv for layer in dense.layers.layers}
+    if unknown:
+        raise ValueError(
+            f"{job.budget}: 'dropped' names {min(unknown)!r}: expected layers of the network"
+        )
     return found
 
 
@@ -184,7 +189,8 @@ def budget_line(budget: Mapping[str, Any]) -> str:
         )
     line = f"{got} ({how})."
     if budget.get("dropped"):
-        line += f" Residual branches that are dropped: {', '.join(budget['dropped'])}."
+        ends = ", ".join(layers[-1] for layers in budget["dropped"])
+        line += f" Dropped whole: the residual branches that end in {ends}."
     if budget.get("reranked"):
         line += (
             " That is counted with the filters that the dense network's scores keep: --rerank "

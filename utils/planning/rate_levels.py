@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 
 import torch.nn as nn
 from torch import Tensor
@@ -39,14 +40,14 @@ class RateLevels:
         values = rates_at(self.units, levels[: len(self.units)], self.dense.layers.num_rates)
         return CompressRates(self.dense, "hrank", values)
 
-    def dropped(self, levels: Levels) -> list[str]:
-        """Return the layers of the branches that are dropped."""
+    def dropped(self, levels: Levels) -> list[list[str]]:
+        """Return the layers of each branch that is dropped."""
         pairs = zip(self.branches, levels[len(self.units) :], strict=False)
-        return [layer for branch, gone in pairs if gone for layer in branch.layers]
+        return [list(branch.layers) for branch, gone in pairs if gone]
 
     def plan(self, levels: Levels) -> PruningPlan:
         """Return the plan of the levels."""
-        return self.plan_of(self.rates(levels)).without(self.dropped(levels))
+        return self.plan_of(self.rates(levels)).without(chain(*self.dropped(levels)))
 
     def masks(self, levels: Levels) -> dict[str, Tensor]:
         """Return {conv: bool [filters]}, True is kept, of the plan of the levels."""

@@ -72,7 +72,8 @@ def branches_lost(
 ) -> list[float]:
     """Return what is lost with each of the model's branches, in the scores of `scores_lost`.
 
-    That is all that its filters score, times what it changes as a share of the median.
+    That is all that the filters before its last layer score (those of the last write the stream,
+    which stays; they count where it has no others), times what it changes as a share of the median.
 
     Args:
         changes: {last layer of a branch: how much the network's output changes without it}, for all
@@ -81,7 +82,7 @@ def branches_lost(
     own = [
         sum(
             float(scores[x].clamp(min=0).sum()) / len(scores[x]) ** 0.5
-            for x in branch.layers
+            for x in (branch.layers[:-1] or branch.layers)
             if x in scores
         )
         for branch in model.branches

@@ -1,6 +1,6 @@
 """A pruning plan: which filters of which conv stay, as data."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -61,13 +61,14 @@ class PruningPlan:
         """Return {conv: mask} of the layers that lose filters, of the `first` n layers only."""
         return {layer.conv: layer.mask() for layer in self.layers[:first] if layer.removed}
 
-    def without(self, dropped: Collection[str]) -> "PruningPlan":
+    def without(self, dropped: Iterable[str]) -> "PruningPlan":
         """Return the plan by which the layers named keep nothing, since their branch is dropped.
 
         Raises:
             ValueError: it has no such layer.
         """
-        unknown = set(dropped) - {layer.conv for layer in self.layers}
+        dropped = set(dropped)
+        unknown = dropped - {layer.conv for layer in self.layers}
         if unknown:
             raise ValueError(f"no layer {min(unknown)!r} in the plan: expected one that is pruned")
         gone = {"kept": (), "cut_score": None, "tied_at_cut": False, "reason": DROPPED}
