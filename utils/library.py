@@ -1,5 +1,6 @@
 """The names for use from Python: trace, plan, mask, remove, measure, write and load a network."""
 
+from utils.graph.branches import Branch, branches
 from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.groups import ChannelGroup, channel_groups, describe
 from utils.metrics.cost import Cost, LayerCost, PaperCost, paper_cost, physical_cost
@@ -18,6 +19,7 @@ from utils.removal.zero_filters import Staying, ZeroRemoval, remove_zero_filters
 from utils.training.recalibration import recalibrate
 
 __all__ = [
+    "Branch",
     "ChannelGraph",
     "ChannelGroup",
     "ChannelMasks",
@@ -29,6 +31,7 @@ __all__ = [
     "PruningPlan",
     "Staying",
     "ZeroRemoval",
+    "branches",
     "channel_groups",
     "describe",
     "load_network",
