@@ -9,6 +9,10 @@ from torch import nn
 
 from models.registry import build_model
 from tests.several_processes import side_by_side, values_of
+from utils.graph.aligned import is_aligned
+from utils.graph.channel_graph import trace_channels
+from utils.graph.emptied import is_emptied
+from utils.removal.surgery import remove_filters
 from utils.runs import processes
 from utils.training.loop import train_epoch
 from utils.training.schedules import Recipe
@@ -36,8 +40,20 @@ def network() -> nn.Module:
         return build_model("resnet_8").double()
 
 
+def removed() -> nn.Module:
+    """A network with norms that write into wider streams, and a block that is left out."""
+    model, masks = network(), {"layer1.0.conv2": torch.zeros(16, dtype=torch.bool)}
+    graph = trace_channels(model, torch.zeros(1, 3, 32, 32, dtype=torch.float64))
+    masks |= {f"layer{n}.0.conv2": torch.arange(16 * 2 ** (n - 1)) % 3 > 0 for n in (2, 3)}
+    slim = remove_filters(model, graph, masks)
+    assert is_emptied(slim.layer1[0].bn2) and is_aligned(slim.layer3[0].bn2)
+    return slim
+
+
 def train(settings: dict, broken: bool = False) -> tuple:
-    model, teacher = network(), network().eval() if "distill_weight" in settings else None
+    settings = dict(settings)
+    model = removed() if settings.pop("removed", False) else network()
+    teacher = network().eval() if "distill_weight" in settings else None
     recipe = Recipe(epochs=1, lr=0.1, label_smoothing=0.1, **settings)
     optimizer = make_optimizer(model, recipe)
     with torch.no_grad():
@@ -59,6 +75,7 @@ def train(settings: dict, broken: bool = False) -> tuple:
     [
         (2, {"clip_norm": 0.5, "ema": 0.9}),
         (3, {}),
+        (2, {"removed": True}),
         (3, {"accumulate": 3, "distill_weight": 0.5}),
     ],
 )

@@ -4,6 +4,7 @@ Such a layer is of a subclass of its own class, has the same parameters under th
 computes what it computed; only the places of its channels are told by two index tensors.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -41,6 +42,12 @@ class Aligned:
                 name, features = next(iter(kwargs.items()))
                 kwargs[name] = features.index_select(self.alignment.takes, self.picked)
         return self._written(super().forward(*args, **kwargs), self.alignment.gives)
+
+    def around(self, inside: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+        """Do what `forward` does, with `inside` in place of the own class's."""
+        if self.picked is not None:
+            features = features.index_select(self.alignment.takes, self.picked)
+        return self._written(inside(features), self.alignment.gives)
 
     def _written(self, out: Tensor, dim: int) -> Tensor:
         """Return the result at its places along `dim` of the wider output."""

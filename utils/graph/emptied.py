@@ -67,10 +67,8 @@ def can_be_emptied(layer: nn.Module) -> bool:
 
 
 def empty(layer: nn.Module, alignment: Alignment, width: int) -> None:
-    """Let a layer give `width` zeros and compute nothing, in place; its parameters do not learn."""
+    """Let a layer give `width` zeros and compute nothing, in place."""
     be_aligned(layer, Emptied, alignment, width)
-    for parameter in layer.parameters():
-        parameter.requires_grad_(False)
 
 
 def is_emptied(module: nn.Module) -> bool:

@@ -82,8 +82,8 @@ def branches_lost(
     own = [
         sum(
             float(scores[x].clamp(min=0).sum()) / len(scores[x]) ** 0.5
-            for x in (branch.layers[:-1] or branch.layers)
-            if x in scores
+            for x in branch.layers
+            if x in scores and (x != branch.last or len(branch.layers) == 1)
         )
         for branch in model.branches
     ]

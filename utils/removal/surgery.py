@@ -239,6 +239,11 @@ def _align_layers(
         layer = slim.get_submodule(name)
         if name in unused or is_emptied(layer):
             empty(layer, ends.alignment, int(keep[ends.written].sum()))
+    modules = [module for module in slim.modules() if not is_emptied(module)]
+    busy = {id(p) for module in modules for p in module.parameters(recurse=False)}
+    for name in unused:  # but for what another layer shares
+        for parameter in slim.get_submodule(name).parameters():
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in busy)
     done = set(unused)
     for relation in graph.relations:
         if not isinstance(relation, Filters | Norm) or relation.module not in graph.alignable:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from utils.graph.aligned import is_aligned
+from utils.graph.emptied import is_emptied
 from utils.runs import processes
 
 
@@ -19,11 +21,13 @@ def synchronised_norms(model: nn.Module) -> Iterator[None]:
     The modules stay what they are: names, weights and running statistics are their own.
     """
     several = processes.num_processes() > 1
-    norms = [m for m in model.modules() if several and isinstance(m, _BatchNorm) and m.training]
+    every = [m for m in model.modules() if several and isinstance(m, _BatchNorm) and m.training]
+    norms = [norm for norm in every if not is_emptied(norm)]
     try:
         for norm in norms:
             on_gpu = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # with this one's own tensors
-            norm.forward = partial(_normalise, norm, on_gpu.forward)
+            forward = partial(_normalise, norm, on_gpu.forward)
+            norm.forward = partial(norm.around, forward) if is_aligned(norm) else forward
         yield
     finally:
         for norm in norms:
