@@ -9,7 +9,7 @@ def test_a_finished_run_shows_its_summary_and_opens_no_images(call, job, quick, 
     words = ("main.py", "prune", *job.pruning, "--ratio", "0.5", "--job_dir", "run")
     first = call(*words).json
     before = files_in(Path("run"))
-    monkeypatch.setattr("utils.commands.prune.open_images", None)  # calling it is an error
+    monkeypatch.setattr("utils.planning.branch_changes.open_images", None)  # calling it is an error
     again = call(*words)
     assert again.json == first and files_in(Path("run")) == before
     assert "already finished" in again.err
