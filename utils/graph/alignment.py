@@ -77,7 +77,9 @@ def _place(run: Run, call: ModuleCall, modules: Mapping[str, nn.Module]) -> tupl
     if takes is None or gives is None:
         return None
     alignment = Alignment(takes[0], gives[0], _is_bare_norm(run, call, rest[0]))
-    return rest[0], Ends(alignment, takes[1], gives[1], can_be_emptied(modules[call.path]))
+    shapes = call.takes.planes[0].shape, call.gives.planes[0].shape
+    may_be_emptied = can_be_emptied(modules[call.path], alignment, *shapes)
+    return rest[0], Ends(alignment, takes[1], gives[1], may_be_emptied)
 
 
 def _is_bare_norm(run: Run, call: ModuleCall, number: int) -> bool:

@@ -1,5 +1,6 @@
 """Emptied layers: convs, linears and norms of which no channel is used, so they compute nothing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from utils.graph.aligned import Aligned, Alignment, be_aligned, own_class
+from utils.graph.aligned import Aligned, Alignment, be_aligned
 from utils.graph.relations import Absent
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -22,11 +23,7 @@ class Emptied(Aligned):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return zeros of the shape that the layer would give, of `width` channels."""
         features = args[0] if args else next(iter(kwargs.values()))
-        shape, dtype = list(features.shape), features.dtype
-        if isinstance(self, _CONVS):
-            sizes = enumerate(shape[-len(self.kernel_size) :])
-            shape[-len(self.kernel_size) :] = [self._places(size, dim) for dim, size in sizes]
-        device = features.device.type
+        shape, dtype, device = _given(self, features.shape), features.dtype, features.device.type
         if not isinstance(self, _BatchNorm) and torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
         shape[self.alignment.gives] = self.width
@@ -34,14 +31,6 @@ class Emptied(Aligned):
             n, c, h, w = shape
             return features.new_zeros((n, h, w, c), dtype=dtype).permute(0, 3, 1, 2)
         return features.new_zeros(shape, dtype=dtype)
-
-    def _places(self, size: int, dim: int) -> int:
-        """Return how many places a conv gives along a dimension of so many."""
-        if self.padding == "same":
-            return size
-        padding = 0 if self.padding == "valid" else self.padding[dim]
-        reach = self.dilation[dim] * (self.kernel_size[dim] - 1)
-        return (size + 2 * padding - reach - 1) // self.stride[dim] + 1
 
     def extra_repr(self) -> str:
         """Say how many zeros it gives."""
@@ -55,15 +44,38 @@ class Nothing(Absent):
         return [self.outputs]
 
 
+def _given(layer: nn.Module, shape: Sequence[int]) -> list[int]:
+    """Return the shape that a layer gives of one, but for its channels."""
+    found = list(shape)
+    if isinstance(layer, _CONVS):
+        dims = len(layer.kernel_size)
+        found[-dims:] = [_places(layer, dim, size) for dim, size in enumerate(found[-dims:])]
+    return found
+
+
+def _places(conv: nn.Module, dim: int, size: int) -> int:
+    """Return how many places a conv gives along a dimension of so many."""
+    if conv.padding == "same":
+        return size
+    padding = 0 if conv.padding == "valid" else conv.padding[dim]
+    reach = conv.dilation[dim] * (conv.kernel_size[dim] - 1)
+    return (size + 2 * padding - reach - 1) // conv.stride[dim] + 1
+
+
 def _is_channels_last(features: Tensor) -> bool:
     """True if channels lie last; the strides tell it of a single channel, too."""
     return features.stride(1) == 1 and features.is_contiguous(memory_format=torch.channels_last)
 
 
-def can_be_emptied(layer: nn.Module) -> bool:
-    """True for a layer of which is known what shape it gives."""
-    plain = any(own_class(layer).forward is conv.forward for conv in _CONVS)
-    return plain or isinstance(layer, _OF_ONE_SHAPE)
+def can_be_emptied(
+    layer: nn.Module, alignment: Alignment, read: Sequence[int], gave: Sequence[int]
+) -> bool:
+    """True for a layer of which is known what shape it gives: it did, of what it read once."""
+    if not isinstance(layer, _CONVS + _OF_ONE_SHAPE) or len(read) != len(gave):
+        return False
+    given = _given(layer, read)
+    given[alignment.gives] = gave[alignment.gives]
+    return given == list(gave)
 
 
 def empty(layer: nn.Module, alignment: Alignment, width: int) -> None:

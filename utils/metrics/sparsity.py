@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from utils.graph.emptied import is_emptied
 from utils.graph.filters import filters_first
 from utils.metrics.cost import CONVS, TRANSPOSED_CONVS
 
@@ -26,10 +27,13 @@ def zero_values(model: nn.Module) -> list[Zeros]:
 
 
 def zero_filters(model: nn.Module) -> list[Zeros]:
-    """Count the filters of every conv of `model` whose weights are all zero, bias or not."""
+    """Count the filters of every conv of `model` whose weights are all zero, bias or not.
+
+    Convs that compute nothing any more are left out.
+    """
     found = []
     for name, conv in model.named_modules():
-        if isinstance(conv, CONVS + TRANSPOSED_CONVS):
+        if isinstance(conv, CONVS + TRANSPOSED_CONVS) and not is_emptied(conv):
             filters = filters_first(conv)
             alive = int(filters.flatten(1).any(dim=1).sum())
             found.append(Zeros(name, len(filters) - alive, len(filters)))
