@@ -133,6 +133,7 @@ def test_a_target_below_the_floor_names_what_can_be_reached():
         ({"target_macs": float("nan")}, r"--target_macs is nan: expected the share"),
         ({"max_rate": 1.0}, r"--max_rate is 1: expected more than 0, less than 1"),
         ({"latency_batch_size": 0}, r"--latency_batch_size is 0: expected at least 1"),
+        ({"drop_branches": "off"}, r"--drop_branches is 'off' with --target_macs: expected it"),
         ({"scan": Path("x")}, r"--scan x with --allocation global: expected it with --allocation"),
         (
             {"remove_zeros": True},

@@ -130,6 +130,9 @@ class BudgetOptions:
                 )
         if self.by_time:
             object.__setattr__(self, "group", True)  # a stream of several writers is one width
+        elif not self.targets:
+            expected = "expected it with --target_latency or --target_ms"
+            refuse_given(self, ("drop_branches",), f"with --target_{name}: {expected}")
         if name == "ms" and share <= 0:
             raise ValueError(f"--target_ms is {share:g}: expected more than 0")
         if name != "ms" and not 0 < share < 1:
