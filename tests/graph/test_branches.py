@@ -43,6 +43,18 @@ def of_torchvision(name):
     return lambda: (getattr(library, name)(weights=None), torch.zeros(1, 3, 32, 32))
 
 
+class Pointwise(nn.Module):
+    """x + depthwise(pointwise(x)): without either conv there is nothing left of it."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.pointwise = nn.Conv2d(channels, channels, 1)
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+
+    def forward(self, x):
+        return x + self.depthwise(self.pointwise(x))
+
+
 NETWORKS = {
     "residual": (chain(Residual, Residual), ["steps.0.conv2", "steps.1.conv2"]),
     "pre-activation": (chain(PreActivation, Residual), ["steps.0.conv", "steps.1.conv2"]),
@@ -59,6 +71,10 @@ NETWORKS = {
     "mobilenet_v3_small": (
         of_torchvision("mobilenet_v3_small"),
         ["features.3.block.2.0", *(f"features.{n}.block.3.0" for n in (5, 6, 8, 10, 11))],
+    ),
+    "a depthwise conv behind the last filters": (
+        chain(Pointwise, Residual),
+        ["steps.0.depthwise", "steps.1.conv2"],
     ),
     "convnext": (
         lambda: (

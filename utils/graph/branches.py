@@ -28,17 +28,22 @@ def branches(graph: ChannelGraph) -> tuple[Branch, ...]:
     """Return the branches that may be dropped, any number of them, in the order they run.
 
     No layer outside of those dropped loses a channel that it reads or writes, and nor does what the
-    network returns. Of a branch within a branch the inner one counts; of two that cannot both go,
-    the one of more layers.
+    network returns. Branches share no layers: of a branch within a branch the inner one counts, of
+    others, and of two that cannot both go, the one of more layers.
     """
     search, streams = _Search(graph), _streams(graph)
-    found = [found for last in streams if (found := search.branch(last, streams[last]))]
-    inner = [x for x in found if not any(set(y.layers) < set(x.layers) for y in found)]
-    chosen = inner if search.may_go(inner) else []
-    for branch in sorted(inner, key=lambda x: -len(x.layers)) if not chosen else ():
-        if search.may_go([*chosen, branch]):
+    every = [found for last in streams if (found := search.branch(last, streams[last]))]
+    found = {frozenset(x.layers): x for x in every}  # of the same layers, the one that ends last
+    inner = [x for layers, x in found.items() if not any(other < layers for other in found)]
+    chosen: list[Branch] = []
+    taken: set[str] = set()
+    for branch in sorted(inner, key=lambda x: -len(x.layers)):
+        if taken.isdisjoint(branch.layers):
             chosen.append(branch)
-    return tuple(branch for branch in found if branch in chosen)
+            taken.update(branch.layers)
+    if not search.may_go(chosen):
+        chosen = search.together(chosen)
+    return tuple(branch for branch in every if branch in chosen)
 
 
 def _streams(graph: ChannelGraph) -> dict[str, tuple[int, ...]]:
@@ -77,6 +82,14 @@ class _Search:
         _, used = self._without([branch.last for branch in dropped])
         gone = {layer for branch in dropped for layer in branch.layers}
         return self._are_whole(self.used & ~used, gone)
+
+    def together(self, branches: Iterable[Branch]) -> list[Branch]:
+        """Return the first of the branches that may be dropped with all that are returned."""
+        chosen: list[Branch] = []
+        for branch in branches:
+            if self.may_go([*chosen, branch]):
+                chosen.append(branch)
+        return chosen
 
     def _without(self, dropped: Iterable[str]) -> tuple[Tensor, Tensor]:
         """Return which channels are alive, and which matter, when layers are masked whole."""
