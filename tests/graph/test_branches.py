@@ -39,10 +39,6 @@ def registered(name):
     return lambda: (randomized(build_model(name), seed=0).float(), example_images(name))
 
 
-def of_torchvision(name):
-    return lambda: (getattr(library, name)(weights=None), torch.zeros(1, 3, 32, 32))
-
-
 class Pointwise(nn.Module):
     """x + depthwise(pointwise(x)): without either conv there is nothing left of it."""
 
@@ -64,13 +60,16 @@ NETWORKS = {
     ),
     "no sums": (chain(Concat, Depthwise, Gate), []),
     "resnet_8": (registered("resnet_8"), ["layer1.0.conv2"]),
-    "resnet18": (
-        of_torchvision("resnet18"),
-        [f"layer{n}.{k}.conv2" for n in range(1, 5) for k in (0, 1)],
-    ),
-    "mobilenet_v3_small": (
-        of_torchvision("mobilenet_v3_small"),
-        ["features.3.block.2.0", *(f"features.{n}.block.3.0" for n in (5, 6, 8, 10, 11))],
+    "gates in its branches, sums in place": (
+        lambda: (
+            library.RegNet(
+                library.regnet.BlockParams([2, 2], [8, 16], [4, 8], [1.0, 1.0], [1, 2], 0.25),
+                num_classes=5,
+                stem_width=8,
+            ),
+            torch.zeros(1, 3, 32, 32),
+        ),
+        [f"trunk_output.block{n}.block{n}-{k}.f.c.0" for n in (1, 2) for k in (0, 1)],
     ),
     "a depthwise conv behind the last filters": (
         chain(Pointwise, Residual),
@@ -172,7 +171,7 @@ def test_what_lost_branches_shrinks_again_and_comes_back_from_its_file(case, tmp
 
 @torch.no_grad()
 def test_zeros_lie_as_the_channels_do_that_they_are_added_to():
-    model, example = NETWORKS["resnet18"][0]()
+    model, example = NETWORKS["resnet_8"][0]()
     graph = trace_channels(model, example)
     slim = remove_filters(model, graph, nothing_of(graph, ["layer1.0.conv2"])).eval()
     images = torch.randn(2, 3, 32, 32)
