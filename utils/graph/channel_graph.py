@@ -130,10 +130,17 @@ class ChannelGraph:
         grouped conv or group norm, places beside others in a sum, one zero of what has none left.
         Layers in `plain` are not aligned. Constants with the labels `folded` [K] need no place.
         """
+        used = self.used(masks, unmasked=unmasked, folded=folded)
+        return self.respread(used, (), plain=plain)
+
+    def used(
+        self, masks: Masks, *, unmasked: Tensor | None = None, folded: Tensor | None = None
+    ) -> Tensor:
+        """Return bool [num_labels]: the channels that are alive and needed; see `kept`."""
         alive = self.alive(masks, unmasked=unmasked)
         if folded is not None:
             alive[folded] = False
-        return self.kept_of(alive, plain=plain)
+        return alive & self.needed(alive)
 
     def kept_of(self, alive: Tensor, *, plain: Iterable[str] = ()) -> Tensor:
         """Return places as `kept` does, of channels that are `alive` [num_labels]."""
@@ -191,8 +198,7 @@ class ChannelGraph:
 
     def reads_its_input(self, masks: Masks) -> bool:
         """Return whether the output still depends on the input once the masks are applied."""
-        alive = self.alive(masks)
-        used = alive & self.needed(alive)
+        used = self.used(masks)
         return any(type(r) is Source and used[r.outputs].any() for r in self.relations)
 
     def _layers(self) -> list[Filters]:

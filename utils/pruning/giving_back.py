@@ -38,7 +38,7 @@ def given_back(
     kept = {layer.conv: layer.mask() for layer in plan.layers}
     slim = remove_filters(model, graph, plan.masks(), align="zeros", check=False)
     how = last_removal(slim) or Removal("zeros")
-    stand = graph.kept_positions(places(graph, plan.masks(), how))
+    stand = graph.kept_positions(places(graph, plan.masks(), how)[0])
     gone = {layer.conv for layer in plan.layers if not layer.kept}
     there = {(x, i) for x, (rows, _) in stand.items() if x not in gone for i in rows.tolist()}
     for group in channel_groups(graph, across_sums=True):

@@ -151,7 +151,7 @@ class TimeModel:
 
 
 def _widths(graph: ChannelGraph, masks: Mapping[str, torch.Tensor], how: Removal) -> Widths:
-    kept = graph.kept_positions(places(graph, masks, how))
+    kept = graph.kept_positions(places(graph, masks, how)[0])
     return {name: (len(inputs), len(outputs)) for name, (outputs, inputs) in kept.items()}
 
 

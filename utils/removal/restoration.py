@@ -26,7 +26,7 @@ def restore_weights(
     for tensor in numbered.state_dict().values():
         tensor.copy_(torch.arange(1, tensor.numel() + 1).view_as(tensor))
     how = (last_removal(removed) or Removal(folded=NO_LABELS)) if masks else Removal()
-    keep = places(graph, masks, how)
+    keep, _ = places(graph, masks, how)
     numbers = smaller(masked_copy(numbered, graph, masks, how), graph, keep).state_dict()
     weights = removed.state_dict()
     stays = dense.state_dict()

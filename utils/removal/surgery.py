@@ -93,9 +93,8 @@ def remove_channels(
         alive = graph.alive(masks, unmasked=how.unmasked)
         how = replace(how, folded=foldable(masked, graph, alive))
     how, difference = replace(how, ways=dict(how.ways)), None
-    unused = unused_layers(graph, masks, how)
     for _ in range(_TRIES):
-        keep = places(graph, masks, how)
+        keep, unused = places(graph, masks, how)
         slim = smaller(masked, graph, keep, unused)
         found: Misfit | None = misfit(slim, graph, keep)
         amounts = {} if found else folds(masked, graph, keep, how.folded)
@@ -137,30 +136,30 @@ def places_left(model: nn.Module, graph: ChannelGraph, masks: Mapping[str, Tenso
     return graph.kept_of(alive)
 
 
-def unused_layers(graph: ChannelGraph, masks: Mapping[str, Tensor], how: Removal) -> set[str]:
-    """Return the layers to be emptied: no channel of theirs is used any more."""
-    alive = graph.alive(masks, unmasked=how.unmasked)
-    if how.folded is not None:
-        alive[how.folded] = False
-    used = alive & graph.needed(alive)
-    layers = [x for x in graph.relations if isinstance(x, Filters | Norm)]
-    busy = {layer.module for layer in layers if used[layer.outputs].any()}
-    ends = {layer.module: graph.alignable.get(layer.module) for layer in layers}
-    return {name for name, at in ends.items() if name not in busy and at and at.may_be_emptied}
+def places(
+    graph: ChannelGraph, masks: Mapping[str, Tensor], how: Removal
+) -> tuple[Tensor, set[str]]:
+    """Return bool [num_labels], the places that stay so that the operations can follow; and layers.
 
-
-def places(graph: ChannelGraph, masks: Mapping[str, Tensor], how: Removal) -> Tensor:
-    """Return bool [num_labels]: the places that stay, so that the operations can follow."""
-    plain = set()
-    if how.align == "zeros":
-        plain = graph.alignable.keys() - unused_layers(graph, masks, how)
-    keep = graph.kept(masks, plain=plain, unmasked=how.unmasked, folded=how.folded)
+    These are to be emptied: no channel of theirs is used any more.
+    """
+    used = graph.used(masks, unmasked=how.unmasked, folded=how.folded)
+    unused = _unused_layers(graph, used)
+    plain = graph.alignable.keys() - unused if how.align == "zeros" else ()
+    keep = graph.respread(used, (), plain=plain)
     while True:
         more = kept_to_follow(graph, keep, how.ways)
         more = [labels for labels in more if not keep[labels].all()]
         if not more:
-            return keep
+            return keep, unused
         keep = graph.respread(keep, more, plain=plain)
+
+
+def _unused_layers(graph: ChannelGraph, used: Tensor) -> set[str]:
+    layers = [x for x in graph.relations if isinstance(x, Filters | Norm)]
+    busy = {layer.module for layer in layers if used[layer.outputs].any()}
+    ends = {layer.module: graph.alignable.get(layer.module) for layer in layers}
+    return {name for name, at in ends.items() if name not in busy and at and at.may_be_emptied}
 
 
 def add_biases(model: nn.Module, layers: Iterable[str]) -> list[str]:
