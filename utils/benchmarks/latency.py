@@ -7,6 +7,7 @@ and `--again` measures the options' rows anew. `--write` stores what is kept, an
 """
 
 import json
+import re
 import shlex
 import sys
 import time
@@ -27,7 +28,7 @@ from utils.metrics.runtimes import RUNTIMES
 from utils.options.data_options import DataOptions
 from utils.options.images import Images, open_images
 from utils.options.networks import draw_network, load_network
-from utils.paper.markdown import millions, portable, table
+from utils.paper.markdown import millions, table
 from utils.paper.pages import write_block
 from utils.planning.plan import score_layers
 from utils.planning.time_target import TIME_TOLERANCE, Timing
@@ -145,7 +146,8 @@ def _write(config: LatencyConfig, measured: Mapping[str, Any]) -> None:
         order = list(NETWORKS)
         stored[part] = sorted(rows.values(), key=lambda row: order.index(row["network"]))
     stored["environment"] = measured["environment"] | {"command": _command(config)}
-    write_text(MEASURED, portable(json.dumps(stored, indent=1)) + "\n")
+    text = re.sub(r"(--data_dir|--resume) \S*/", r"\1 ", json.dumps(stored, indent=1))
+    write_text(MEASURED, text + "\n")  # without the folders of this machine
     write_block("latency", stored_text(stored))
 
 

@@ -24,7 +24,7 @@ def counted(number: int, noun: str) -> str:
 
 def portable(text: str) -> str:
     """Return a text without the folders of files that lie outside of the repository."""
-    return re.sub(r"(\.\.|(?<![^\s']))/[^\s']*/", "", text)
+    return re.sub(r"\.\./[^\s']*/", "", text)
 
 
 def millions(count: float) -> str:
