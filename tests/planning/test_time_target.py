@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import utils.planning.time_target
+import utils.pruning.knapsack
 from utils.metrics.latency import Latency
 from utils.planning.budget import budget_line
 from utils.planning.time_target import corrected
@@ -60,7 +61,7 @@ def test_a_branch_goes_whole_where_that_is_asked_for_and_stays_in_the_folder(
 ):
     steep = clock(lambda x: max(0.05, 2 * x - 1), [])
     monkeypatch.setattr(utils.planning.time_target, "compare_latency", steep)
-    monkeypatch.setattr(utils.planning.budget, "branches_lost", lambda model, *_: [0.0])
+    monkeypatch.setattr(utils.pruning.knapsack, "branches_lost", lambda model, *_: [0.0])
     words = ["prune", *job.pruning, "--target_latency", "0.5", "--epochs", "0"]
     found = call("main.py", *words).json
     branch = ["layer1.0.conv1", "layer1.0.conv2"]

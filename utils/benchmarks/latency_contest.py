@@ -26,7 +26,7 @@ from utils.planning.rate_levels import RateLevels, rate_levels
 from utils.planning.time_target import Timing, land_in_time, share_of, time_model
 from utils.pruning.allocation import global_steps, normalized
 from utils.pruning.budget import levels_after
-from utils.pruning.knapsack import Knapsack, branches_lost, scores_lost
+from utils.pruning.knapsack import knapsack_by_scores
 from utils.pruning.rate_units import Levels
 from utils.removal.surgery import remove_filters
 from utils.runs.notes import note
@@ -124,10 +124,9 @@ def levels_in_time(
     network: Prunable, timing: Timing, share: float
 ) -> tuple[Levels, dict[str, Any]]:
     """Return the levels that `--target_latency` finds, and how they were found."""
-    units, scores = network.rates.units, network.normalized()
-    model, facts = time_model(network.dense, units, timing, network.rates.branches)
-    lost = branches_lost(model, scores, network.changes)
-    knapsack = Knapsack(units, scores_lost(model, scores), model, lost)
+    rates = network.rates
+    model, facts = time_model(network.dense, rates.units, timing, rates.branches)
+    knapsack = knapsack_by_scores(model, network.normalized(), network.changes)
     levels, found = land_in_time(
         network.dense,
         timing,

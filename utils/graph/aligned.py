@@ -37,17 +37,20 @@ class Aligned:
         """Compute on the channels `picked` of the input; write the result to those `placed`."""
         if self.picked is not None:
             if args:
-                args = (args[0].index_select(self.alignment.takes, self.picked), *args[1:])
+                args = (self._picked_of(args[0]), *args[1:])
             else:
                 name, features = next(iter(kwargs.items()))
-                kwargs[name] = features.index_select(self.alignment.takes, self.picked)
+                kwargs[name] = self._picked_of(features)
         return self._written(super().forward(*args, **kwargs), self.alignment.gives)
 
     def around(self, inside: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
         """Do what `forward` does, with `inside` in place of the own class's."""
         if self.picked is not None:
-            features = features.index_select(self.alignment.takes, self.picked)
+            features = self._picked_of(features)
         return self._written(inside(features), self.alignment.gives)
+
+    def _picked_of(self, features: Tensor) -> Tensor:
+        return features.index_select(self.alignment.takes, self.picked)
 
     def _written(self, out: Tensor, dim: int) -> Tensor:
         """Return the result at its places along `dim` of the wider output."""

@@ -116,40 +116,38 @@ class ChannelGraph:
                 relation.spread_needed(needed, alive)
         return needed
 
-    def kept(
-        self,
-        masks: Masks,
-        *,
-        plain: Iterable[str] = (),
-        unmasked: Tensor | None = None,
-        folded: Tensor | None = None,
-    ) -> Tensor:
-        """Return bool [num_labels]: the places that a smaller network must have.
-
-        Those of alive and needed channels, and what cannot go without them: whole blocks of a
-        grouped conv or group norm, places beside others in a sum, one zero of what has none left.
-        Layers in `plain` are not aligned. Constants with the labels `folded` [K] need no place.
-        """
-        used = self.used(masks, unmasked=unmasked, folded=folded)
-        return self.respread(used, (), plain=plain)
-
     def used(
         self, masks: Masks, *, unmasked: Tensor | None = None, folded: Tensor | None = None
     ) -> Tensor:
-        """Return bool [num_labels]: the channels that are alive and needed; see `kept`."""
+        """Return bool [num_labels]: the channels that are alive and needed.
+
+        Constants with the labels `folded` [K] count as zeros; for `unmasked` see `alive`.
+        """
         alive = self.alive(masks, unmasked=unmasked)
         if folded is not None:
             alive[folded] = False
         return alive & self.needed(alive)
 
-    def kept_of(self, alive: Tensor, *, plain: Iterable[str] = ()) -> Tensor:
+    def kept(self, masks: Masks, *, unmasked: Tensor | None = None) -> Tensor:
+        """Return bool [num_labels]: the places that a smaller network must have.
+
+        Those of alive and needed channels, and what cannot go without them: whole blocks of a
+        grouped conv or group norm, places beside others in a sum, one zero of what has none left.
+        For `unmasked` see `alive`.
+        """
+        return self.kept_of(self.alive(masks, unmasked=unmasked))
+
+    def kept_of(self, alive: Tensor) -> Tensor:
         """Return places as `kept` does, of channels that are `alive` [num_labels]."""
-        return self.respread(alive & self.needed(alive), (), plain=plain)
+        return self.respread(alive & self.needed(alive), ())
 
     def respread(
         self, keep: Tensor, whole: Iterable[Tensor], *, plain: Iterable[str] = ()
     ) -> Tensor:
-        """Return places as `kept` does, if those in `keep` and all labels in `whole` stay."""
+        """Return places as `kept` does, if those in `keep` and all labels in `whole` stay.
+
+        Layers in `plain` are not aligned.
+        """
         keep = keep.clone()
         for labels in whole:
             keep[labels] = True

@@ -30,7 +30,7 @@ from utils.pruning.allocation import (
     uniform_steps,
 )
 from utils.pruning.budget import TOLERANCE, CostOf, levels_after, search
-from utils.pruning.knapsack import Knapsack, branches_lost, scan_lost, scores_lost
+from utils.pruning.knapsack import Knapsack, knapsack_by_scores, scan_lost
 from utils.pruning.rate_units import Levels
 from utils.pruning.sensitivity import read_points
 from utils.pruning.time_model import TimeModel
@@ -289,8 +289,7 @@ def _proposals(
         return Knapsack(units, lost, model).within
     scores = _normalized(config, network)
     changes = changes_without(network.dense, network.branches, images, config.seed)
-    lost = branches_lost(model, scores, changes)
-    return Knapsack(units, scores_lost(model, scores), model, lost).within
+    return knapsack_by_scores(model, scores, changes).within
 
 
 @torch.no_grad()

@@ -115,6 +115,11 @@ class Knapsack:
             [number for number, layers in enumerate(of_unit) if layers <= set(branch.layers)]
             for branch in self.model.branches
         ]
+        self._branch_of = {
+            unit: len(self.units) + branch
+            for branch, inner in enumerate(self._inner)
+            for unit in inner
+        }
         self._mates = [
             [
                 len(self.units) + number
@@ -168,8 +173,7 @@ class Knapsack:
         """
         here = self.levels[number]
         if number < len(self.units):
-            dropped = zip(self._inner, self.levels[len(self.units) :], strict=True)
-            if any(gone and number in inner for inner, gone in dropped):
+            if number in self._branch_of and self.levels[self._branch_of[number]]:
                 return 0.0
             return self.lost[number][level] - self.lost[number][here]
         branch = number - len(self.units)
@@ -200,3 +204,11 @@ class Knapsack:
                     found.append((gained, number, level))
                     break
         return found
+
+
+def knapsack_by_scores(
+    model: TimeModel, scores: Mapping[str, Tensor], changes: Mapping[str, float]
+) -> Knapsack:
+    """Return the knapsack of `scores_lost` and `branches_lost`; `scores` are `normalized` ones."""
+    lost = scores_lost(model, scores)
+    return Knapsack(model.units, lost, model, branches_lost(model, scores, changes))
