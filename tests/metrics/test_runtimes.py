@@ -8,9 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from tests.networks import Chain, Residual, randomized
+from utils.graph.branches import branches
+from utils.graph.channel_graph import trace_channels
 from utils.metrics.latency import compare_latency
 from utils.metrics.layer_shapes import layer_shapes
-from utils.metrics.runtimes import RUNTIMES, runtime_of
+from utils.metrics.runtimes import RUNTIMES, runtime_of, timing_graph
+from utils.removal.surgery import remove_filters
 
 
 def network():
@@ -39,6 +43,26 @@ def test_a_runtime_computes_what_the_network_does(runtime):
 def test_networks_are_timed_on_it_and_it_is_told(runtime):
     timed = compare_latency({"a": network()}, torch.zeros(2, 3, 8, 8), 2, runtime=runtime.name)
     assert timed["a"].runtime == runtime.name and timed["a"].median_ms > 0
+
+
+def test_sums_with_dropped_branches_are_not_timed():
+    onnx = pytest.importorskip("onnx")
+    model, images = randomized(Chain([Residual, Residual]), seed=0).float(), torch.randn(2, 3, 8, 8)
+    graph = trace_channels(model, images[:1])
+    first, *_ = branches(graph)
+    sizes = graph.filters()
+    masks = {layer: torch.zeros(sizes[layer], dtype=torch.bool) for layer in first.layers}
+    slim = remove_filters(model, graph, masks).eval()
+
+    def sums(network):
+        made = onnx.load_from_string(timing_graph(network, images))
+        return sum(node.op_type == "Add" for node in made.graph.node)
+
+    assert sums(slim) == sums(model.eval()) - 1
+    runtime = RUNTIMES["onnxruntime"]
+    if not runtime.missing():
+        (found,) = runtime.prepared({"slim": slim}, images)["slim"]()
+        torch.testing.assert_close(torch.from_numpy(found), slim(images), atol=1e-5, rtol=1e-4)
 
 
 def test_a_layer_takes_time(runtime):

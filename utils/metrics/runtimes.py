@@ -21,8 +21,9 @@ from statistics import median
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from utils.graph.emptied import is_emptied
 from utils.metrics.layer_shapes import LayerShape, layer_module, layer_onnx
 from utils.runs.borrowed_state import evaluating
 from utils.runs.compiler import compiled
@@ -215,13 +216,17 @@ def timing_graph(model: nn.Module, batch: Tensor) -> bytes:
     """Return the ONNX graph of a network on batches like `batch`, norms folded into convs.
 
     torch's older exporter takes a twentieth of the time of that which `export` writes files by,
-    and the runtimes make the same of both; what it cannot take goes the longer way.
+    and the runtimes make the same of both; what it cannot take goes the longer way. Emptied layers
+    are left out by torch.export, as they are of files, before either.
     """
-    file = io.BytesIO()
+    file, traced = io.BytesIO(), model
     with warnings.catch_warnings(), evaluating(model):
         warnings.simplefilter("ignore")
+        if any(map(is_emptied, model.modules())):
+            whole = export_program(model, batch[:1]).module(check_guards=False)
+            traced = fx.GraphModule(whole, whole.graph)  # without checks of what it is given
         try:
-            torch.onnx.export(model, (batch,), file, dynamo=False)
+            torch.onnx.export(traced, (batch,), file, dynamo=False)
             return file.getvalue()
         except Exception:
             return onnx_bytes(export_program(model, batch[:1]), {})
