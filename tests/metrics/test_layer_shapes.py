@@ -1,10 +1,13 @@
 """Laws of layer shapes: what is read off a network is enough to make its layers again, alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from utils.metrics.layer_shapes import layer_module, layer_onnx, layer_shapes, uneven_depthwise
+from utils.metrics.layer_shapes import Copies, layer_shapes, uneven_depthwise
 
 LAYERS = {
     "plain": (nn.Conv2d(4, 6, 3, padding=1), (4, 8, 8)),
@@ -24,22 +27,45 @@ def test_a_layer_alone_is_of_the_shape_that_was_seen(name):
     layer, size = LAYERS[name]
     model = nn.Sequential(layer)
     shape = layer_shapes(model, torch.zeros(1, *size))["0"]
-    written = layer_module(shape)(torch.zeros(shape.input_shape(3)))
+    copies = Copies(shape, 3)
+    written = copies(torch.zeros(shape.input_shape(3)))[0]
     assert written.numel() == model(torch.zeros(3, *size)).numel() == 3 * shape.written
-    alone = next(m for m in layer_module(shape).modules() if isinstance(m, type(layer)))
-    assert alone.weight.shape == layer.weight.shape
+    assert copies.layers[0].weight.shape == layer.weight.shape
+    assert layer.weight.numel() == shape.weights
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_the_graph_of_a_layer_alone_writes_as_much(name):
-    pytest.importorskip("onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    layer, size = LAYERS[name]
-    shape = layer_shapes(nn.Sequential(layer), torch.zeros(1, *size))["0"]
-    session = onnxruntime.InferenceSession(layer_onnx(shape, 2))
-    images = torch.zeros(shape.input_shape(2)).numpy()
-    (written,) = session.run(None, {"images": images})
-    assert written.size == 2 * shape.written
+def test_what_a_layer_goes_through_next_is_seen_and_made_again():
+    class Network(nn.Sequential):
+        def forward(self, images):
+            maps = F.relu6(self[1](self[0](images)))
+            stream = self[2](maps)
+            stream = (stream + F.silu(self[3](maps))).relu_()
+            stream += self[4](stream)
+            return stream, self[5](maps).flatten(1)
+
+    convs = [nn.Conv2d(4, 4, 1) for _ in range(5)]
+    model = Network(convs[0], nn.BatchNorm2d(4), *convs[1:])
+    shapes = layer_shapes(model, torch.zeros(1, 4, 5, 5))
+    then = {"0": ("batch_norm", "relu6"), "2": (), "3": ("silu",), "4": ("add",), "5": ()}
+    assert {name: shape.then for name, shape in shapes.items()} == then
+    copies = Copies(shapes["0"], 1)
+    assert [type(module) for module in copies.layers[0]] == [nn.Conv2d, nn.BatchNorm2d]
+    assert isinstance(copies.activation, nn.ReLU6)
+
+
+def test_copies_add_what_the_one_before_gave():
+    shape = replace(layer_shapes(nn.Conv2d(4, 6, 1), torch.zeros(1, 4, 5, 5))[""], then=("add",))
+    images, copies = torch.randn(2, 4, 5, 5), Copies(shape, 2)
+    first, second, *_ = copies(images)
+    torch.testing.assert_close(second, first + copies.layers[1](images))
+
+
+def test_copies_are_few_where_they_take_long_and_each_has_weights_of_its_own():
+    shape = layer_shapes(nn.Conv2d(4, 6, 1), torch.zeros(1, 4, 5, 5))[""]
+    first, second, *others = Copies(shape, 2)(torch.ones(shape.input_shape(2)))
+    assert first.shape == second.shape == (2, 6, 5, 5) and others
+    assert not torch.equal(first, second)
+    assert len(Copies(shape, 10**6).layers) == 1
 
 
 def test_a_layer_that_is_called_twice_counts_so_often():

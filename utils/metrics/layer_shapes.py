@@ -1,11 +1,14 @@
 """The shape of a layer with weights as it runs in a network, and layers of such shapes alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from utils.graph.emptied import is_emptied
 from utils.runs.borrowed_state import evaluating
@@ -24,7 +27,21 @@ _CONVS = {
     )
     for transposed, kind in enumerate(kinds)
 }
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # by dimensions
+_ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {  # by their functions' names
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "hardtanh": nn.ReLU6,  # of which nn.ReLU6 is one
+    "leaky_relu": nn.LeakyReLU,
+    "silu": nn.SiLU,
+    "hardswish": nn.Hardswish,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+_NORM, _SUM = "batch_norm", "add"
+_PLACES = {_NORM: 1, _SUM: 2, **dict.fromkeys(_ACTIVATIONS, 3)}  # behind a layer
+_COPIES, _MACS, _WEIGHTS = 12, 5e8, 5e7  # of layers of one shape that are timed together, at most
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,8 @@ class LayerShape:
 
     `size` is the input's shape without batch and channels, of a linear how many vectors an image
     has; `per_group` is how many channels each group of a grouped conv reads, 0 of a conv of one
-    group or a linear. `calls` is how often a pass calls it.
+    group or a linear. `calls` is how often a pass calls it, `then` what its numbers go through
+    next, by the names of functions: a batch norm, a sum, an activation, or some, in this order.
     """
 
     reads: int
@@ -45,6 +63,7 @@ class LayerShape:
     dilation: tuple[int, ...] = ()
     per_group: int = 0
     transposed: bool = False
+    then: tuple[str, ...] = ()
     calls: int = 1
 
     @property
@@ -73,10 +92,15 @@ class LayerShape:
         return self.writes * prod(-(-a // s) for a, s in zip(self.size, self.stride, strict=True))
 
     @property
+    def weights(self) -> int:
+        """How many weights it has."""
+        return (self.per_group or self.reads) * self.writes * prod(self.kernel)
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of an image, those of all calls."""
         positions = self.writes * prod(self.size) if self.transposed else self.written
-        return self.calls * self.reads // self.groups * positions * prod(self.kernel)
+        return self.calls * (self.per_group or self.reads) * positions * prod(self.kernel)
 
     def at(self, reads: int, writes: int) -> "LayerShape":
         """Return the shape of such a layer that reads and writes so many channels."""
@@ -85,21 +109,23 @@ class LayerShape:
     def kind(self) -> str:
         """Return what layers of the same times at the same widths have in common, as a text."""
         if not self.kernel:
-            return f"linear {'x'.join(map(str, self.size)) or 1}"
+            return " ".join(["linear", "x".join(map(str, self.size)) or "1", *self.then])
         names = {"k": self.kernel, "s": self.stride, "p": self.padding, "d": self.dilation}
         words = [f"{key}{'x'.join(map(str, value))}" for key, value in names.items()]
         grouped = [f"g{self.per_group}"] if self.per_group else []
         kind = "transposed" if self.transposed else "conv"
-        return " ".join([kind, *words, *grouped, "@" + "x".join(map(str, self.size))])
+        return " ".join([kind, *words, *grouped, "@" + "x".join(map(str, self.size)), *self.then])
 
 
 def layer_shapes(model: nn.Module, example: Tensor) -> dict[str, LayerShape]:
     """Return {name: shape} of the convs and linears that `model` calls on one image [1, ...]."""
     found: dict[str, LayerShape] = {}
+    followers = _Followers()
 
     def seen(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor, *, name: str) -> None:
         calls = found[name].calls + 1 if name in found else 1
         found[name] = replace(_shape_of(layer, inputs[0]), calls=calls)
+        followers.gave(name, outputs)
 
     kinds = (nn.Linear, *_CONVS.values())
     handles = [
@@ -108,12 +134,44 @@ def layer_shapes(model: nn.Module, example: Tensor) -> dict[str, LayerShape]:
         if isinstance(module, kinds) and not is_emptied(module)
     ]
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad(), followers:
             model(example)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return {name: replace(shape, then=followers.of(name)) for name, shape in found.items()}
+
+
+class _Followers(TorchFunctionMode):
+    """Sees what the outputs of layers go through next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._then: dict[str, tuple[str, ...]] = {}
+        self._given: dict[int, tuple[int, str, Tensor]] = {}  # tensors stay: ids are their own
+
+    def gave(self, name: str, outputs: Tensor) -> None:
+        """Remember what the layer of a name gave."""
+        self._given[id(outputs)] = len(self._given), name, outputs
+
+    def of(self, name: str) -> tuple[str, ...]:
+        """Return the names of what the layer's numbers go through."""
+        return self._then.get(name, ())
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        called = getattr(func, "__name__", "").strip("_")
+        called = _SUM if called == "iadd" else called
+        read = [self._given[id(x)] for x in args[:2] if id(x) in self._given]
+        if read and called in _PLACES:
+            _, name, last = max(read, key=lambda given: given[0])  # a sum reads the stream, too
+            behind = all(_PLACES[called] > _PLACES[earlier] for earlier in self.of(name))
+            if behind and outputs.shape == last.shape:
+                self._then[name] = (*self.of(name), called)
+                self.gave(name, outputs)
+        return outputs
 
 
 def _shape_of(layer: nn.Module, features: Tensor) -> LayerShape:
@@ -149,57 +207,48 @@ def uneven_depthwise(model: nn.Module) -> list[str]:
     ]
 
 
-def layer_module(shape: LayerShape) -> nn.Module:
-    """Return such a layer alone, with random weights: a conv has a norm and a relu behind it."""
-    if not shape.kernel:
-        return nn.Linear(shape.reads, shape.writes)
-    dims = len(shape.kernel)
-    conv = _CONVS[dims, int(shape.transposed)](
-        shape.reads,
-        shape.writes,
-        shape.kernel,
-        stride=shape.stride,
-        padding=shape.padding,
-        dilation=shape.dilation,
-        groups=shape.groups,
-        bias=False,
-    )
-    return nn.Sequential(conv, _NORMS[dims - 1](shape.writes), nn.ReLU(inplace=True))
+class Copies(nn.Module):
+    """Several layers of one shape and what comes behind each, with random weights of its own.
 
-
-def layer_onnx(shape: LayerShape, batch_size: int) -> bytes:
-    """Return the ONNX graph of such a layer alone, its norm folded into it, a relu behind a conv.
-
-    Its input is called images.
+    All read the same images; a sum adds what the layer before gave. In a network a layer finds the
+    runtime's threads awake, and other layers' weights in the caches: a single one alone would not,
+    and takes another time where it is small or has many weights.
     """
-    from onnx import TensorProto, helper, numpy_helper
 
-    if shape.kernel:
-        outer, inner = shape.writes, shape.reads
-        if shape.transposed:
-            outer, inner = inner, outer
-        layer = helper.make_node(
-            "ConvTranspose" if shape.transposed else "Conv",
-            ["images", "weight", "bias"],
-            ["sums"],
-            kernel_shape=shape.kernel,
-            strides=shape.stride,
-            pads=[*shape.padding, *shape.padding],
-            dilations=shape.dilation,
-            group=shape.groups,
-        )
-        nodes = [layer, helper.make_node("Relu", ["sums"], ["maps"])]
-        weight = torch.randn(outer, inner // shape.groups, *shape.kernel)
+    def __init__(self, shape: LayerShape, batch_size: int):
+        super().__init__()
+        fit = min(_WEIGHTS / shape.weights, _MACS * shape.calls / (shape.macs * batch_size))
+        count = min(max(1, int(fit)), _COPIES)
+        self.layers = nn.ModuleList(_layer(shape) for _ in range(count))
+        self.sums = _SUM in shape.then
+        activations = [_ACTIVATIONS[name]() for name in shape.then if name in _ACTIVATIONS]
+        self.activation = activations[0] if activations else nn.Identity()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return what each of the layers gives."""
+        found: list[Tensor] = []
+        for layer in self.layers:
+            maps = layer(images)
+            if self.sums:
+                maps = maps + (found[-1] if found else maps)
+            found.append(self.activation(maps))
+        return found
+
+
+def _layer(shape: LayerShape) -> nn.Module:
+    """Return a layer of a shape, with the norm behind it, if any."""
+    dims = len(shape.kernel)
+    if not shape.kernel:
+        layer: nn.Module = nn.Linear(shape.reads, shape.writes)
     else:
-        nodes = [helper.make_node("Gemm", ["images", "weight", "bias"], ["maps"], transB=1)]
-        weight = torch.randn(shape.writes, shape.reads)
-    constants = {"weight": weight, "bias": torch.zeros(shape.writes)}
-    graph = helper.make_graph(
-        nodes,
-        "layer",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape.input_shape(batch_size))],
-        [helper.make_tensor_value_info("maps", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(value.numpy(), name) for name, value in constants.items()],
-    )
-    opset = helper.make_opsetid("", 18)
-    return helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
+        layer = _CONVS[dims, int(shape.transposed)](
+            shape.reads,
+            shape.writes,
+            shape.kernel,
+            stride=shape.stride,
+            padding=shape.padding,
+            dilation=shape.dilation,
+            groups=shape.groups,
+            bias=False,
+        )
+    return nn.Sequential(layer, _NORMS[dims](shape.writes)) if _NORM in shape.then else layer

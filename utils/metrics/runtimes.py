@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from utils.graph.emptied import is_emptied
-from utils.metrics.layer_shapes import LayerShape, layer_module, layer_onnx
+from utils.metrics.layer_shapes import Copies, LayerShape
 from utils.runs.borrowed_state import evaluating
 from utils.runs.compiler import compiled
 from utils.runs.exported import export_program, onnx_bytes
@@ -65,7 +65,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def layer_ms(self, shape: LayerShape, batch_size: int, device: torch.device = CPU) -> float:
-        """Return a layer's time in ms inside a network: median, its norm and relu included."""
+        """Return a layer's time in ms inside a network, with its norm and activation."""
 
 
 class Eager(Runtime):
@@ -83,15 +83,15 @@ class Eager(Runtime):
     @torch.inference_mode()
     def layer_ms(self, shape: LayerShape, batch_size: int, device: torch.device = CPU) -> float:
         _keep_memory()
-        layer = layer_module(shape).eval().to(device)
+        layers = Copies(shape, batch_size).eval().to(device)
         images = torch.randn(shape.input_shape(batch_size), device=device)
 
         def run() -> None:
-            layer(images)
+            layers(images)
             if device.type != "cpu":
                 torch.accelerator.synchronize(device)
 
-        return median(_times_ms(run))
+        return median(_times_ms(run)) / len(layers.layers)
 
 
 class Compiled(Eager):
@@ -125,16 +125,17 @@ class OnnxRuntime(Runtime):
         return lambda: session.run(None, feed)
 
     def layer_ms(self, shape: LayerShape, batch_size: int, device: torch.device = CPU) -> float:
-        images = torch.randn(shape.input_shape(batch_size)).numpy()
+        layers, images = Copies(shape, batch_size), torch.randn(shape.input_shape(batch_size))
         with tempfile.TemporaryDirectory() as folder:
-            session = self._session(layer_onnx(shape, batch_size), profile=f"{folder}/profile")
-            runs = len(_times_ms(lambda: session.run(None, {"images": images})))
+            session = self._session(timing_graph(layers, images), profile=f"{folder}/profile")
+            feed = {session.get_inputs()[0].name: images.numpy()}
+            runs = len(_times_ms(lambda: session.run(None, feed)))
             events = json.loads(Path(session.end_profiling()).read_text())
         nodes: dict[str, list[float]] = {}
         for event in events:
             if event["name"].endswith("_kernel_time") and not _is_layout(event["args"]["op_name"]):
                 nodes.setdefault(event["name"], []).append(event["dur"] / 1000)
-        return sum(median(times[-runs:]) for times in nodes.values())
+        return sum(median(times[-runs:]) for times in nodes.values()) / len(layers.layers)
 
     @staticmethod
     def _session(graph: bytes, profile: str = ""):
@@ -166,16 +167,16 @@ class OpenVino(Runtime):
         return lambda: request.infer([images], share_inputs=True)
 
     def layer_ms(self, shape: LayerShape, batch_size: int, device: torch.device = CPU) -> float:
-        images = torch.randn(shape.input_shape(batch_size)).numpy()
-        request = self._request(layer_onnx(shape, batch_size), PERF_COUNT=True)
+        layers, images = Copies(shape, batch_size), torch.randn(shape.input_shape(batch_size))
+        request = self._request(timing_graph(layers, images), PERF_COUNT=True)
         times: list[float] = []
 
         def run() -> None:
-            request.infer([images])
+            request.infer([images.numpy()])
             nodes = [n for n in request.profiling_info if not _is_layout(n.node_type)]
             times.append(sum(node.real_time.total_seconds() * 1000 for node in nodes))
 
-        return median(times[-len(_times_ms(run)) :])
+        return median(times[-len(_times_ms(run)) :]) / len(layers.layers)
 
     @staticmethod
     def _request(graph: bytes, **more: object):
