@@ -42,7 +42,7 @@ class Case:
         self.scores = score_filters(self.net, self.graph, "l1")
         self.position = {conv: number for number, conv in enumerate(self.scores)}
         self.units = rate_units(self.groups, self.position, max_rate=0.9)
-        shapes = layer_shapes(self.net, self.image)
+        self.shapes = shapes = layer_shapes(self.net, self.image)
         table = measure_table(Clock(8), shapes.values(), 1, folder / "table.json")
         whole_ms = 1.1 * table.sum_ms(shapes.values())
         self.branches = branches(self.graph)
@@ -70,6 +70,11 @@ class Case:
         widths = tuple(chance.randrange(len(unit.rungs)) for unit in self.units)
         return (*widths, *(chance.randrange(2) for _ in self.branches))
 
+    def macs(self, levels):
+        """The MACs of the layers at the widths that the levels leave."""
+        widths = self.model.widths(levels)
+        return sum(self.shapes[name].at(*both).macs for name, both in widths.items())
+
     def dense(self):
         """The levels of the whole network."""
         return (0,) * (len(self.units) + len(self.branches))
@@ -95,6 +100,21 @@ def test_what_is_saved_is_the_difference_of_the_shares(case):
             moved = (*levels[:number], level, *levels[number + 1 :])
             expected = case.model.share(levels) - case.model.share(moved)
             assert case.model.saved(levels, number, level) == pytest.approx(expected)
+            fewer = (case.macs(levels) - case.macs(moved)) / case.macs(case.dense())
+            assert case.model.macs_saved(levels, number, level) == pytest.approx(fewer)
+
+
+@pytest.mark.parametrize(("macs", "gone"), [((0.1, 0.2), (1, 0)), ((0.2, 0.1), (0, 1))])
+def test_of_units_of_the_same_scores_and_time_that_of_fewer_macs_goes(macs, gone):
+    model = SimpleNamespace(
+        branches=(),
+        stops=lambda number: [1],
+        share=lambda levels: 1 - 0.3 * sum(levels),
+        saved=lambda levels, number, level: 0.3 * (level - levels[number]),
+        macs_saved=lambda levels, number, level: macs[number] * (level - levels[number]),
+    )
+    units, lost = [SimpleNamespace(groups=())] * 2, [[0.0, 1.0]] * 2
+    assert Knapsack(units, lost, model, macs_count=1.0).within(0.8) == gone
 
 
 def test_a_level_loses_the_scores_of_the_filters_that_go_once_for_each_reader(case):

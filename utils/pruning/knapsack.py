@@ -15,6 +15,7 @@ from utils.pruning.rate_units import Levels, RateUnit
 from utils.pruning.time_model import TimeModel
 
 _NATS, _BEYOND = 1e-3, 100.0
+_MACS_COUNT = 0.2  # as a share of all that units can lose
 _AHEAD = 6  # how many stops a unit may jump at once, where a single one saves little
 
 
@@ -97,13 +98,15 @@ class Knapsack:
     """Levels of units that cost time by a model, and what is lost at each level of each.
 
     `lost[k][level]` is that of unit k, and does not fall with the level; `whole_lost[b]` is what is
-    lost with the model's branch b and all of its units.
+    lost with the model's branch b and all of its units. A share of the MACs counts `macs_count`
+    times as much as itself beside that.
     """
 
     units: Sequence[RateUnit]
     lost: Sequence[Sequence[float]]
     model: TimeModel
     whole_lost: Sequence[float] = ()
+    macs_count: float = 0.0
     levels: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -166,7 +169,14 @@ class Knapsack:
             heappush(queue, (price, number, moved, level))
 
     def more_lost(self, number: int, level: int) -> float:
-        """Return what more is lost once a unit or branch goes from where it is to a level.
+        """Return what more is lost once a unit or branch goes from where it is to a level."""
+        lost = self._score_lost(number, level)
+        if self.macs_count:
+            lost += self.macs_count * self.model.macs_saved(self.levels, number, level)
+        return lost
+
+    def _score_lost(self, number: int, level: int) -> float:
+        """Return what more is lost of the scores.
 
         What a branch's own units have lost by then goes with it. The fewer branches of a stream are
         left, the more each counts: of n, where k are dropped already, n / (n - k) times as much.
@@ -209,6 +219,12 @@ class Knapsack:
 def knapsack_by_scores(
     model: TimeModel, scores: Mapping[str, Tensor], changes: Mapping[str, float]
 ) -> Knapsack:
-    """Return the knapsack of `scores_lost` and `branches_lost`; `scores` are `normalized` ones."""
+    """Return the knapsack of `scores_lost` and `branches_lost`; `scores` are `normalized` ones.
+
+    All MACs count a share of what all units can lose: of widths that cost as much, those stay that
+    compute more.
+    """
     lost = scores_lost(model, scores)
-    return Knapsack(model.units, lost, model, branches_lost(model, scores, changes))
+    whole_lost = branches_lost(model, scores, changes)
+    all_macs = _MACS_COUNT * sum(of[-1] for of in lost)
+    return Knapsack(model.units, lost, model, whole_lost, all_macs)

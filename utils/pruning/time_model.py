@@ -3,7 +3,7 @@
 Behind the levels of the units those of branches may stand: 1 is dropped.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 
 import torch
@@ -18,6 +18,7 @@ from utils.removal.record import Removal
 from utils.removal.surgery import places
 
 Widths = dict[str, tuple[int, int]]  # {layer: channels read and written}
+_Cost = Callable[[str, int, int], float]  # of a layer that reads and writes so many
 
 
 class TimeModel:
@@ -63,19 +64,22 @@ class TimeModel:
         self._rest_ms = max(0.0, whole_ms - layers_ms)
         self._fixed_ms = layers_ms - table.sum_ms(self._shapes.values())
         self._written = sum(shape.written for shape in self._shapes.values())
-        self._layer_ms = cache(self._timed)
+        self._whole_macs = sum(shape.macs for shape in shapes.values())
+        self._layer_ms, self._layer_macs = cache(self._timed), cache(self._counted)
         self._dropped = cache(self._layers_dropped)
 
     def share(self, levels: Levels) -> float:
         """Return the share of the dense network's time that is left."""
-        layers_ms = self._sum_ms(self._shapes, levels)
+        layers_ms = self._sum(self._layer_ms, self._shapes, levels)
         return (self._fixed_ms + layers_ms) / self.whole_ms
 
     def saved(self, levels: Levels, number: int, level: int) -> float:
         """Return the share of time that is saved when one goes from its level to another."""
-        moved = [*levels[:number], level, *levels[number + 1 :]]
-        before, after = (self._sum_ms(self._touched[number], at) for at in (levels, moved))
-        return (before - after) / self.whole_ms
+        return self._saved(self._layer_ms, levels, number, level) / self.whole_ms
+
+    def macs_saved(self, levels: Levels, number: int, level: int) -> float:
+        """Return the share of MACs that is saved when one goes from its level to another."""
+        return self._saved(self._layer_macs, levels, number, level) / self._whole_macs
 
     def widths(self, levels: Levels) -> Widths:
         """Return how many channels each layer that is left reads and writes at the levels."""
@@ -140,9 +144,17 @@ class TimeModel:
             reads, writes = reads - fewer[0], writes - fewer[1]
         return reads, writes
 
-    def _sum_ms(self, names: Iterable[str], levels: Levels) -> float:
+    def _saved(self, cost: _Cost, levels: Levels, number: int, level: int) -> float:
+        moved = [*levels[:number], level, *levels[number + 1 :]]
+        before, after = (self._sum(cost, self._touched[number], at) for at in (levels, moved))
+        return before - after
+
+    def _sum(self, cost: _Cost, names: Iterable[str], levels: Levels) -> float:
         gone = self.dropped(levels)
-        return sum(self._layer_ms(x, *self._at(x, levels)) for x in names if x not in gone)
+        return sum(cost(x, *self._at(x, levels)) for x in names if x not in gone)
+
+    def _counted(self, name: str, reads: int, writes: int) -> float:
+        return self._shapes[name].at(reads, writes).macs
 
     def _timed(self, name: str, reads: int, writes: int) -> float:
         shape = self._shapes[name]
