@@ -1,8 +1,9 @@
 """A latency table: how long each layer of a network takes at any widths, on one runtime.
 
-Layers are timed alone on a coarse grid of the channels that they read and write; in between, times
-are interpolated. Runtimes compute in blocks of channels, and a width in between two blocks takes
-as long as the next: how large blocks are is found by timing, too.
+Layers are timed on a coarse grid of the channels that they read and write, with the norm, sum and
+activation behind them; in between, times are interpolated. Runtimes compute in blocks of channels,
+and a width in between two blocks takes as long as the next: how large blocks are is found by
+timing, too.
 """
 
 from bisect import bisect_left

@@ -1,8 +1,9 @@
-"""The shape of a layer with weights as it runs in a network, and layers of such shapes alone."""
+"""The shape of a layer with weights as it runs in a network, and layers of such a shape."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from math import prod
 from typing import Any
 
@@ -149,10 +150,11 @@ class _Followers(TorchFunctionMode):
         super().__init__()
         self._then: dict[str, tuple[str, ...]] = {}
         self._given: dict[int, tuple[int, str, Tensor]] = {}  # tensors stay: ids are their own
+        self._order = count()
 
     def gave(self, name: str, outputs: Tensor) -> None:
         """Remember what the layer of a name gave."""
-        self._given[id(outputs)] = len(self._given), name, outputs
+        self._given[id(outputs)] = next(self._order), name, outputs
 
     def of(self, name: str) -> tuple[str, ...]:
         """Return the names of what the layer's numbers go through."""
@@ -211,15 +213,15 @@ class Copies(nn.Module):
     """Several layers of one shape and what comes behind each, with random weights of its own.
 
     All read the same images; a sum adds what the layer before gave. In a network a layer finds the
-    runtime's threads awake, and other layers' weights in the caches: a single one alone would not,
-    and takes another time where it is small or has many weights.
+    runtime's threads awake, and other layers' weights in the caches; a single one would not, and
+    takes another time where it is small or has many weights.
     """
 
     def __init__(self, shape: LayerShape, batch_size: int):
         super().__init__()
         fit = min(_WEIGHTS / shape.weights, _MACS * shape.calls / (shape.macs * batch_size))
-        count = min(max(1, int(fit)), _COPIES)
-        self.layers = nn.ModuleList(_layer(shape) for _ in range(count))
+        number = min(max(1, int(fit)), _COPIES)
+        self.layers = nn.ModuleList(_layer(shape) for _ in range(number))
         self.sums = _SUM in shape.then
         activations = [_ACTIVATIONS[name]() for name in shape.then if name in _ACTIVATIONS]
         self.activation = activations[0] if activations else nn.Identity()
