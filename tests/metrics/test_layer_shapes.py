@@ -37,7 +37,7 @@ def test_a_layer_alone_is_of_the_shape_that_was_seen(name):
 def test_what_a_layer_goes_through_next_is_seen_and_made_again():
     class Network(nn.Sequential):
         def forward(self, images):
-            maps = F.relu6(self[1](self[0](images)))
+            maps = F.relu6(self[1](self[0](images)), inplace=True)
             stream = self[2](maps)
             stream = (stream + F.silu(self[3](maps))).relu_()
             stream += self[4](stream)
@@ -46,15 +46,16 @@ def test_what_a_layer_goes_through_next_is_seen_and_made_again():
     convs = [nn.Conv2d(4, 4, 1) for _ in range(5)]
     model = Network(convs[0], nn.BatchNorm2d(4), *convs[1:])
     shapes = layer_shapes(model, torch.zeros(1, 4, 5, 5))
-    then = {"0": ("batch_norm", "relu6"), "2": (), "3": ("silu",), "4": ("add",), "5": ()}
+    then = {"0": ("batch_norm", "relu6_"), "2": (), "3": ("silu",), "4": ("add_",), "5": ()}
     assert {name: shape.then for name, shape in shapes.items()} == then
     copies = Copies(shapes["0"], 1)
     assert [type(module) for module in copies.layers[0]] == [nn.Conv2d, nn.BatchNorm2d]
-    assert isinstance(copies.activation, nn.ReLU6)
+    assert isinstance(copies.activation, nn.ReLU6) and copies.activation.inplace
 
 
-def test_copies_add_what_the_one_before_gave():
-    shape = replace(layer_shapes(nn.Conv2d(4, 6, 1), torch.zeros(1, 4, 5, 5))[""], then=("add",))
+@pytest.mark.parametrize("word", ["add", "add_"])
+def test_copies_add_what_the_one_before_gave(word):
+    shape = replace(layer_shapes(nn.Conv2d(4, 6, 1), torch.zeros(1, 4, 5, 5))[""], then=(word,))
     images, copies = torch.randn(2, 4, 5, 5), Copies(shape, 2)
     first, second, *_ = copies(images)
     torch.testing.assert_close(second, first + copies.layers[1](images))

@@ -9,12 +9,22 @@ import pytest
 
 import utils.planning.time_target
 import utils.pruning.knapsack
+from tests.metrics.test_latency_table import Clock
 from utils.metrics.latency import Latency
+from utils.metrics.runtimes import Eager
 from utils.planning.budget import budget_line
 from utils.planning.time_target import corrected
 from utils.runs.job_folder import JobFolder
 
 pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture(autouse=True)
+def layers_on_a_clock(monkeypatch):
+    """Layers take what they compute, whatever else the machine does."""
+    monkeypatch.setattr(
+        Eager, "layer_ms", lambda _, shape, batch, device: Clock(8).ms(shape, batch)
+    )
 
 
 def clock(share_of, calls, spread=1):
@@ -62,6 +72,7 @@ def test_a_branch_goes_whole_where_that_is_asked_for_and_stays_in_the_folder(
     steep = clock(lambda x: max(0.05, 2 * x - 1), [])
     monkeypatch.setattr(utils.planning.time_target, "compare_latency", steep)
     monkeypatch.setattr(utils.pruning.knapsack, "branches_lost", lambda model, *_: [0.0])
+    monkeypatch.setattr(utils.pruning.knapsack, "_MACS_COUNT", 0.0)
     words = ["prune", *job.pruning, "--target_latency", "0.5", "--epochs", "0"]
     found = call("main.py", *words).json
     branch = ["layer1.0.conv1", "layer1.0.conv2"]

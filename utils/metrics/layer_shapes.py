@@ -52,7 +52,8 @@ class LayerShape:
     `size` is the input's shape without batch and channels, of a linear how many vectors an image
     has; `per_group` is how many channels each group of a grouped conv reads, 0 of a conv of one
     group or a linear. `calls` is how often a pass calls it, `then` what its numbers go through
-    next, by the names of functions: a batch norm, a sum, an activation, or some, in this order.
+    next, by the names of torch's functions: a batch norm, a sum, an activation, or some, in this
+    order. Those that write into what they read end in _.
     """
 
     reads: int
@@ -169,9 +170,9 @@ class _Followers(TorchFunctionMode):
         read = [self._given[id(x)] for x in args[:2] if id(x) in self._given]
         if read and called in _PLACES:
             _, name, last = max(read, key=lambda given: given[0])  # a sum reads the stream, too
-            behind = all(_PLACES[called] > _PLACES[earlier] for earlier in self.of(name))
-            if behind and outputs.shape == last.shape:
-                self._then[name] = (*self.of(name), called)
+            earlier = (word.rstrip("_") for word in self.of(name))
+            if outputs.shape == last.shape and all(_PLACES[called] > _PLACES[x] for x in earlier):
+                self._then[name] = (*self.of(name), called + "_" * (outputs is args[0]))
                 self.gave(name, outputs)
         return outputs
 
@@ -222,17 +223,23 @@ class Copies(nn.Module):
         fit = min(_WEIGHTS / shape.weights, _MACS * shape.calls / (shape.macs * batch_size))
         number = min(max(1, int(fit)), _COPIES)
         self.layers = nn.ModuleList(_layer(shape) for _ in range(number))
-        self.sums = _SUM in shape.then
-        activations = [_ACTIVATIONS[name]() for name in shape.then if name in _ACTIVATIONS]
-        self.activation = activations[0] if activations else nn.Identity()
+        self.then = [word for word in shape.then if word != _NORM]
+        self.activation: nn.Module = nn.Identity()
+        for word in self.then:
+            if (name := word.rstrip("_")) in _ACTIVATIONS:
+                self.activation = _ACTIVATIONS[name]()
+                self.activation.inplace = name != word
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return what each of the layers gives."""
         found: list[Tensor] = []
         for layer in self.layers:
             maps = layer(images)
-            if self.sums:
-                maps = maps + (found[-1] if found else maps)
+            stream = found[-1] if found else maps
+            if _SUM in self.then:
+                maps = maps + stream
+            elif f"{_SUM}_" in self.then:
+                maps += stream
             found.append(self.activation(maps))
         return found
 
