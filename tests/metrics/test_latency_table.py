@@ -24,6 +24,9 @@ class Clock(Runtime):
     def prepare(self, model, batch):
         raise NotImplementedError
 
+    def layers_ms(self, layers, images):
+        raise NotImplementedError
+
     def layer_ms(self, shape, batch_size, device):
         if len(self.timed) == self.stop_after:
             raise KeyboardInterrupt

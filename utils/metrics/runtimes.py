@@ -63,9 +63,15 @@ class Runtime(ABC):
     def prepare(self, model: nn.Module, batch: Tensor) -> Run:
         """Return what runs `model`, which is in eval mode, on the batch [N, C, H, W]."""
 
-    @abstractmethod
     def layer_ms(self, shape: LayerShape, batch_size: int, device: torch.device = CPU) -> float:
-        """Return a layer's time in ms inside a network, with its norm and activation."""
+        """Return a layer's time in ms inside a network, with its norm, sum and activation."""
+        layers = Copies(shape, batch_size).eval().to(device)
+        images = torch.randn(shape.input_shape(batch_size), device=device)
+        return self.layers_ms(layers, images) / len(layers.layers)
+
+    @abstractmethod
+    def layers_ms(self, layers: nn.Module, images: Tensor) -> float:
+        """Return the median time in ms of a pass of layers, without what changes layouts."""
 
 
 class Eager(Runtime):
@@ -81,17 +87,15 @@ class Eager(Runtime):
         return lambda: model(batch)
 
     @torch.inference_mode()
-    def layer_ms(self, shape: LayerShape, batch_size: int, device: torch.device = CPU) -> float:
+    def layers_ms(self, layers: nn.Module, images: Tensor) -> float:
         _keep_memory()
-        layers = Copies(shape, batch_size).eval().to(device)
-        images = torch.randn(shape.input_shape(batch_size), device=device)
 
         def run() -> None:
             layers(images)
-            if device.type != "cpu":
-                torch.accelerator.synchronize(device)
+            if images.device.type != "cpu":
+                torch.accelerator.synchronize(images.device)
 
-        return median(_times_ms(run)) / len(layers.layers)
+        return median(_times_ms(run))
 
 
 class Compiled(Eager):
@@ -124,8 +128,7 @@ class OnnxRuntime(Runtime):
         feed = {session.get_inputs()[0].name: batch.numpy()}
         return lambda: session.run(None, feed)
 
-    def layer_ms(self, shape: LayerShape, batch_size: int, device: torch.device = CPU) -> float:
-        layers, images = Copies(shape, batch_size), torch.randn(shape.input_shape(batch_size))
+    def layers_ms(self, layers: nn.Module, images: Tensor) -> float:
         with tempfile.TemporaryDirectory() as folder:
             session = self._session(timing_graph(layers, images), profile=f"{folder}/profile")
             feed = {session.get_inputs()[0].name: images.numpy()}
@@ -135,7 +138,7 @@ class OnnxRuntime(Runtime):
         for event in events:
             if event["name"].endswith("_kernel_time") and not _is_layout(event["args"]["op_name"]):
                 nodes.setdefault(event["name"], []).append(event["dur"] / 1000)
-        return sum(median(times[-runs:]) for times in nodes.values()) / len(layers.layers)
+        return sum(median(times[-runs:]) for times in nodes.values())
 
     @staticmethod
     def _session(graph: bytes, profile: str = ""):
@@ -166,8 +169,7 @@ class OpenVino(Runtime):
         images = batch.numpy()
         return lambda: request.infer([images], share_inputs=True)
 
-    def layer_ms(self, shape: LayerShape, batch_size: int, device: torch.device = CPU) -> float:
-        layers, images = Copies(shape, batch_size), torch.randn(shape.input_shape(batch_size))
+    def layers_ms(self, layers: nn.Module, images: Tensor) -> float:
         request = self._request(timing_graph(layers, images), PERF_COUNT=True)
         times: list[float] = []
 
@@ -176,7 +178,7 @@ class OpenVino(Runtime):
             nodes = [n for n in request.profiling_info if not _is_layout(n.node_type)]
             times.append(sum(node.real_time.total_seconds() * 1000 for node in nodes))
 
-        return median(times[-len(_times_ms(run)) :]) / len(layers.layers)
+        return median(times[-len(_times_ms(run)) :])
 
     @staticmethod
     def _request(graph: bytes, **more: object):
@@ -220,17 +222,18 @@ def timing_graph(model: nn.Module, batch: Tensor) -> bytes:
     and the runtimes make the same of both; what it cannot take goes the longer way. Emptied layers
     are left out by torch.export, as they are of files, before either.
     """
-    file, traced = io.BytesIO(), model
+    file, traced, program = io.BytesIO(), model, None
     with warnings.catch_warnings(), evaluating(model):
         warnings.simplefilter("ignore")
         if any(map(is_emptied, model.modules())):
-            whole = export_program(model, batch[:1]).module(check_guards=False)
+            program = export_program(model, batch[:1])
+            whole = program.module(check_guards=False)
             traced = fx.GraphModule(whole, whole.graph)  # without checks of what it is given
         try:
             torch.onnx.export(traced, (batch,), file, dynamo=False)
             return file.getvalue()
         except Exception:
-            return onnx_bytes(export_program(model, batch[:1]), {})
+            return onnx_bytes(program or export_program(model, batch[:1]), {})
 
 
 @cache
