@@ -14,7 +14,7 @@ from utils.paper.tables import published_rows
 from utils.reports.compare_table import compare_text
 
 RANKS = REFERENCE / "hrank_rank_conv"
-MEASURED = Path(__file__).parents[2] / "utils/paper/measured/resnet_56/lossless_50/summary.json"
+MEASURED = Path(__file__).parents[2] / "utils/paper/measured/resnet_56/original_rank_0/summary.json"
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +102,11 @@ def test_runs_stand_beside_their_rows(tmp_path, call):
     first, second = found["jobs"]
     assert first["paper"]["row"] == "50.0%" and first["paper"]["verdict"] == EXACT
     assert first["paper"]["top1_percent"]["published"] == "93.17"
-    assert first["accuracy"]["correct"] == 793
-    assert first["physical"] == {"macs": 41_243_272, "parameters": 337_226}
+    assert first["accuracy"]["correct"] == 9118
+    assert first["physical"] == {"macs": 41_078_546, "parameters": 336_768}
     assert second["paper"] is None
     text = call("main.py", "compare", *words).out
-    assert "793 of 1017 right" in text and "Row 50.0% of resnet_56" in text
+    assert "9118 of 10000 right" in text and "Row 50.0% of resnet_56" in text
     assert text.strip().endswith("Nothing was published for these rates.")
 
 

@@ -53,12 +53,6 @@ def summary(name, *, correct, criterion="rank", seed=0, removed=True, last=None,
     }
 
 
-def evaluation(checkpoint, *, correct, form="remove", dataset="paintings test"):
-    """What `evaluate` prints of a checkpoint on 1,000 other images."""
-    about = {"arch": "resnet_20", "checkpoint": checkpoint, "form": form, "dataset": dataset}
-    return about | {"normalization": "imagenet"} | counted(correct, 1000)
-
-
 def write_job(jobs, name, files):
     """Write a job folder: {file name: JSON value}, with weights beside them."""
     job = Path(jobs) / name

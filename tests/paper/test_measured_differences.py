@@ -37,7 +37,7 @@ def in_order(folder):
 
 def test_common_seeds_are_paired(groups):
     # l1 - rank: 0.40 and 0.80 points; mean 0.6, standard deviation 0.2828, t = 12.706
-    found = difference(groups["l1"], groups["rank"], "photos")
+    found = difference(groups["l1"], groups["rank"])
     assert found.points == pytest.approx(0.6)
     assert found.intervals == {
         "seeds": pytest.approx((-1.9412, 3.1412), abs=1e-3),
@@ -52,20 +52,20 @@ def test_seeds_that_agree_do_not_stand_for_other_images(tmp_path):
         write_run(tmp_path, f"rank_{seed}", correct=correct, seed=seed)
         write_run(tmp_path, f"l1_{seed}", correct=correct + more, seed=seed, criterion="l1")
     l1, rank = in_order(tmp_path)
-    found = difference(l1, rank, "photos")
+    found = difference(l1, rank)
     assert found.intervals["seeds"][0] > 0 > found.intervals["images"][0]
     assert not found.told_apart and str(found).startswith("+0.16 (+0.1")
 
 
 def test_of_one_common_seed_that_run_is_taken(groups):
-    found = difference(groups["nothing removed"], groups["rank"], "photos")
+    found = difference(groups["nothing removed"], groups["rank"])
     expected = difference_interval_percent(accuracy(8900), accuracy(8000))
     assert found.points == pytest.approx(9) and found.intervals == {"images": expected}
     assert found.told_apart
 
 
 def test_without_a_common_seed_the_first_runs_are_taken(groups):
-    found = difference(groups["random"], groups["rank"], "photos")
+    found = difference(groups["random"], groups["rank"])
     assert found.points == pytest.approx(0.15) and found.intervals.keys() == {"images"}
 
 
@@ -92,6 +92,6 @@ def test_other_widths_and_recipes_are_not_compared(tmp_path):
 
 def test_pairs_that_are_not_told_apart_are_named(groups):
     three = [groups[name] for name in ("nothing removed", "l1", "rank")]
-    assert not_told_apart(three, "photos") == "Not told apart: l1 (3) from rank (5)."
-    assert not_told_apart(three[:2], "photos") == "All are told apart."
-    assert not_told_apart(three[:1], "photos") == ""
+    assert not_told_apart(three) == "Not told apart: l1 (3) from rank (5)."
+    assert not_told_apart(three[:2]) == "All are told apart."
+    assert not_told_apart(three[:1]) == ""

@@ -4,53 +4,39 @@ import json
 
 import pytest
 
-from tests.paper.made_up_runs import evaluation, summary, write_job, write_run
+from tests.paper.made_up_runs import summary, write_job, write_run
 from utils.paper.measured_runs import grouped, read_runs, take_in
+
+LATENCY = {"latency": [{"batch_size": 1, "median_ms": 8.0}]}
+
+
+def timed(checkpoint="result/resnet_20/rank_0/pruned.pt"):
+    """What `evaluate --against` prints of the run's network, or of another."""
+    return LATENCY | {"against": LATENCY | {"checkpoint": checkpoint}}
 
 
 def take_in_rank(tmp_path, name="rank_0", **files):
-    """Take in a run with an evaluation on other images; `files` change what the job holds."""
-    made = {
-        "summary": summary(name, correct=8000),
-        "on_paintings": evaluation(f"result/resnet_20/{name}/pruned.pt", correct=700),
-    }
-    files = {f"{key}.json": value for key, value in (made | files).items() if value is not None}
+    """Take in a run; `files` are what its job holds beside or instead of its summary."""
+    files = {"summary": summary(name, correct=8000)} | files
+    files = {f"{key}.json": value for key, value in files.items() if value is not None}
     return take_in(write_job(tmp_path / "jobs", name, files), tmp_path / "kept")
 
 
 def test_json_alone_is_taken_in(tmp_path):
-    place = take_in_rank(tmp_path)
+    place = take_in_rank(tmp_path, latency=timed())
     assert place == tmp_path / "kept/resnet_20/rank_0"
-    assert sorted(path.name for path in place.iterdir()) == ["on_paintings.json", "summary.json"]
-    for name in ("on_paintings.json", "summary.json"):
+    assert sorted(path.name for path in place.iterdir()) == ["latency.json", "summary.json"]
+    for name in ("latency.json", "summary.json"):
         job = tmp_path / "jobs/rank_0" / name
         assert json.loads((place / name).read_text()) == json.loads(job.read_text())
 
 
-def test_a_run_knows_its_accuracies_on_all_test_images(tmp_path):
+def test_what_is_timed_later_is_added(tmp_path):
     take_in_rank(tmp_path)
-    dense = {"on_paintings.json": evaluation("dense.th", correct=850, form="dense")}
-    other = {"on_drawings.json": evaluation("other.th", correct=1, form="dense")}
-    take_in(write_job(tmp_path / "jobs", "dense", dense), tmp_path / "kept")
-    take_in(write_job(tmp_path / "jobs", "another", other), tmp_path / "kept")
-    (run,) = read_runs(tmp_path / "kept")
-    assert {name: found.correct for name, found in run.tuned.items()} == {
-        "photos": 8000,
-        "paintings": 700,
-    }
-    assert {name: found.correct for name, found in run.dense.items()} == {
-        "photos": 9000,
-        "paintings": 850,
-    }
-
-
-def test_what_is_evaluated_later_is_added(tmp_path):
-    take_in_rank(tmp_path, on_paintings=None)
-    found = evaluation("result/resnet_20/rank_0/pruned.pt", correct=700)
-    (tmp_path / "jobs/rank_0/on_paintings.json").write_text(json.dumps(found))
+    (tmp_path / "jobs/rank_0/latency.json").write_text(json.dumps(timed()))
     take_in(tmp_path / "jobs/rank_0", tmp_path / "kept")
     (run,) = read_runs(tmp_path / "kept")
-    assert run.tuned["paintings"].correct == 700
+    assert run.speedups == {"1 image": 1.0}
 
 
 def test_another_run_of_that_name_does_not_replace_it(tmp_path):
@@ -64,31 +50,22 @@ def test_another_run_of_that_name_does_not_replace_it(tmp_path):
 
 NOT_TUNED = summary("rank_0", correct=1) | {"accuracy": {"dense": {"test": {}}}}
 UNTIMED = {key: value for key, value in summary("rank_0", correct=1).items() if key != "latency"}
-EVALUATED = evaluation("result/resnet_20/rank_0/pruned.pt", correct=700)
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"summary": None, "on_paintings": None}, r"rank_0 holds no summary\.json: expected the"),
+        ({"summary": None}, r"rank_0 holds no summary\.json: expected the"),
         ({"summary": {"arch": "resnet_20"}}, r"json lacks 'criterion': expected the summary of a"),
         ({"summary": UNTIMED}, r"summary\.json lacks 'latency': expected the summary of a run"),
         (
             {"summary": NOT_TUNED},
             r"summary\.json lacks 'correct' in 'accuracy.dense.test': expected the summary of",
         ),
-        ({"on_paintings": {"correct": 1}}, r"on_paintings\.json lacks 'dataset': expected what"),
+        ({"latency": {}}, r"latency\.json lacks 'against': expected what"),
         (
-            {"on_paintings": EVALUATED | {"dataset": "paintings train"}},
-            r"on_paintings\.json is of paintings train images: expected test images",
-        ),
-        (
-            {"on_paintings": EVALUATED | {"checkpoint": "result/resnet_20/l1_0/pruned.pt"}},
+            {"latency": timed("result/resnet_20/l1_0/pruned.pt")},
             r"is of result/resnet_20/l1_0/pruned\.pt: expected result/resnet_20/rank_0/pruned\.pt",
-        ),
-        (
-            {"on_paintings": EVALUATED | {"normalization": "none"}},
-            r"is of images normalized as none: expected imagenet",
         ),
     ],
 )

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tests.paper.made_up_runs import summary, write_job, write_run
+from tests.paper.made_up_runs import write_run
 from utils.metrics.intervals import difference_interval_percent
-from utils.paper.measured_runs import grouped, read_runs, take_in
+from utils.paper.measured_runs import grouped, read_runs
 from utils.paper.measured_tables import finding_text, results_text
 
 
@@ -32,7 +32,7 @@ def test_rows_are_set_beside_l1_and_random(folder):
     header = next(iter(rows.values()))
     assert header[-2:] == ["to l1", "to random"]
     by_name = {group.first.treatment: group for group in groups}
-    ranks, l1 = (next(iter(by_name[n].tuned("photos").values())) for n in ("rank", "l1"))
+    ranks, l1 = (by_name[name].first.tuned for name in ("rank", "l1"))
     low, high = difference_interval_percent(ranks, l1)
     found = rows[by_name["rank"].label]
     assert found[-2] == f"**-3.00** ({low:+.2f} to {high:+.2f} over images)"
@@ -52,14 +52,6 @@ def test_latencies_of_an_idle_machine_are_shown(folder):
     column = header.index("time, 1 image")
     found = {name.split(" (")[0]: cells[column] for name, cells in list(rows.items())[1:]}
     assert (found["rank"], found["l1"], found["random"]) == ("1.50 x", "1.00 x", "")
-
-
-def test_a_latency_of_another_network_is_refused(tmp_path):
-    other = {"latency": [], "against": {"checkpoint": "result/resnet_20/l1/pruned.pt"}}
-    files = {"summary.json": summary("rank", correct=1), "latency.json": other}
-    job = write_job(tmp_path, "rank", files)
-    with pytest.raises(ValueError, match=r"latency.json is of result/resnet_20/l1/pruned.pt: expe"):
-        take_in(job, tmp_path / "kept")
 
 
 def test_the_finding_is_three_sentences_and_six_rows_at_most(folder):

@@ -9,7 +9,7 @@ from utils.paper.measured_runs import FOLDER
 from utils.reports import screen
 from utils.reports.screen import prune_screen, scan_screen, weights_screen, zeros_screen
 
-RUN = FOLDER / "resnet_56" / "jpeg_rank" / "summary.json"
+RUN = FOLDER / "resnet_56" / "original_rank_0" / "summary.json"
 
 
 @pytest.fixture
@@ -29,13 +29,13 @@ def test_the_end_is_ten_lines_of_a_hundred_columns(summary):
     assert len(last) == 10 and max(map(len, last[:-3])) <= 100  # then come paths, to be copied
     found = told(summary)
     assert found["MACs"].startswith(
-        "125.49M -> 41.41M (-67.0%); by the paper's rule 125.49M -> 62.72M"
+        "125.49M -> 41.08M (-67.3%); by the paper's rule 125.49M -> 62.72M"
     )
     assert found["top-1"].startswith(
-        "83.20% dense -> 14.67% pruned -> 83.20% fine-tuned (82.5 to 83.9"
+        "93.39% dense -> 12.54% pruned -> 91.18% fine-tuned (90.6 to 91.7"
     )
     assert found["paper"].startswith("row 50.0%: 62.72M MACs") and "top-1 93.17%" in found["paper"]
-    assert found["file"] == "result/resnet_56/jpeg_rank/pruned.pt, 1.49 MB"
+    assert found["file"] == "result/resnet_56/original_rank_0/pruned.pt, 1.47 MB"
 
 
 def test_what_was_not_fine_tuned_is_not_set_beside_the_paper(summary):
@@ -43,7 +43,7 @@ def test_what_was_not_fine_tuned_is_not_set_beside_the_paper(summary):
     summary["accuracy"] = {name: states[name] for name in ("dense", "pruned")}
     found = told(summary)
     assert found["top-1"].endswith("not fine-tuned (--epochs 0)")
-    assert found["top-1"].startswith("83.20% dense -> 14.67% pruned (14.0 to 15.4")
+    assert found["top-1"].startswith("93.39% dense -> 12.54% pruned (11.9 to 13.2")
     assert "top-1" not in found["paper"]
 
 

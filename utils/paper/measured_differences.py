@@ -1,4 +1,4 @@
-"""Which kept runs are ahead of which on the same test images, and how sure that is."""
+"""Which kept runs are ahead of which, and how sure that is."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ class Difference:
         return f"{points} ({', '.join(ranges)})"
 
 
-def difference(one: Group, other: Group, dataset: str) -> Difference:
-    """Return how far `one` is ahead of `other` on the test images of `dataset`, once fine-tuned.
+def difference(one: Group, other: Group) -> Difference:
+    """Return how far `one` is ahead of `other` on the same test images, once fine-tuned.
 
     Of several runs with seeds in common it is the mean over these seeds; else that of a run each,
     of a common seed where there is one.
     """
-    ours, theirs = one.tuned(dataset), other.tuned(dataset)
+    ours, theirs = ({run.seed: run.tuned for run in group.runs} for group in (one, other))
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         ours, theirs, seeds = {0: ours[min(ours)]}, {0: theirs[min(theirs)]}, [0]
@@ -87,12 +87,12 @@ def _equal_rates(one: Group, other: Group) -> bool:
     return rates[0] == rates[1] and same_recipe(one.first, other.first)
 
 
-def not_told_apart(family: Sequence[Group], dataset: str) -> str:
+def not_told_apart(family: Sequence[Group]) -> str:
     """Return the sentence that names the pairs that the test images cannot tell apart."""
     pairs = [
         f"{one.label} from {other.label}"
         for one, other in combinations(family, 2)
-        if not difference(one, other, dataset).told_apart
+        if not difference(one, other).told_apart
     ]
     if pairs:
         return f"Not told apart: {', '.join(pairs)}."

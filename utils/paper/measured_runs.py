@@ -1,9 +1,7 @@
 """Finished runs of `prune` that are kept as evidence: taken in, read, grouped over their seeds.
 
-`measured/ARCH/RUN/` holds a run's `summary.json` and, for other test images than its own, what
-`main.py evaluate --json` found there of its `pruned.pt`: `on_DATASET.json`. `latency.json` is what
-`evaluate CHECKPOINT --against pruned.pt` measured on an idle machine. A folder without a summary
-holds what `evaluate` found of a dense checkpoint.
+`measured/ARCH/RUN/` holds a run's `summary.json` and, where it was measured on an idle machine,
+`latency.json`: what `main.py evaluate --resume CKPT --against RUN/pruned.pt --json` printed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,22 +43,19 @@ _SUMMARY = {  # the schema of the summary of a run of `prune`, which this reads 
     "accuracy": MapOf(MapOf(ACCURACY)),
 }
 
-Accuracies = Mapping[str, Accuracy]  # by the dataset that the test images are of
-
 
 @dataclass(frozen=True)
 class Run:
-    """A run of `prune` with fine-tuning: its summary, and its accuracies on test images.
+    """A run of `prune` with fine-tuning: its summary, and how often it is right afterwards.
 
-    `tuned` are those of the weights in `pruned.pt`, the run's own dataset first; `dense` those of
-    the checkpoint, as far as they are known. `speedups` are {setting: time of the dense network
-    divided by that of the pruned one}, empty where they were not measured.
+    `tuned` is the accuracy of the weights in `pruned.pt` on the test images. `speedups` are
+    {setting: time of the dense network divided by that of the pruned one}, empty where they were
+    not measured.
     """
 
     place: Path
     summary: Mapping[str, Any]
-    dense: Accuracies
-    tuned: Accuracies
+    tuned: Accuracy
     speedups: Mapping[str, float]
 
     @property
@@ -88,18 +83,6 @@ class Run:
     def removes_nothing(self) -> bool:
         """Whether the dense network itself was trained."""
         return self.summary["physical"]["dense"] == self.summary["physical"]["pruned"]
-
-
-@dataclass(frozen=True)
-class _Evaluation:
-    """What `evaluate` found: of which checkpoint, on the test images of which dataset."""
-
-    arch: str
-    checkpoint: str
-    form: str
-    normalization: str
-    dataset: str
-    accuracy: Accuracy
 
 
 def same_recipe(one: Run, other: Run) -> bool:
@@ -135,27 +118,14 @@ class Group:
         """What sentences call it that name the network already."""
         return f"{self.first.treatment} ({self.number})"
 
-    @property
-    def datasets(self) -> tuple[str, ...]:
-        """Whose test images a run was evaluated on, that of its training first."""
-        return tuple(dict.fromkeys(dataset for run in self.runs for dataset in run.tuned))
-
-    def tuned(self, dataset: str) -> dict[int, Accuracy]:
-        """Return the accuracy on the test images of `dataset` by seed, as far as it is known."""
-        return {run.seed: run.tuned[dataset] for run in self.runs if dataset in run.tuned}
-
     def mean_percent(self, state: str) -> float:
-        """Return the mean top-1 in a state of the summaries, on their own test images."""
+        """Return the mean top-1 on the test images in a state of the summaries."""
         found = (run.summary["accuracy"][state]["test"]["top1_percent"] for run in self.runs)
         return mean(found)
 
-    def top1_percents(self, dataset: str) -> list[float]:
-        """Return the percentages of `tuned`, by rising seed."""
-        return [accuracy.top1_percent for accuracy in self.tuned(dataset).values()]
-
-    def top1_percent(self, dataset: str) -> float:
-        """Return the mean of `tuned` over the seeds."""
-        return mean(self.top1_percents(dataset))
+    def top1_percents(self) -> list[float]:
+        """Return the fine-tuned top-1 in percent, by rising seed."""
+        return [run.tuned.top1_percent for run in self.runs]
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:
@@ -200,37 +170,25 @@ def read_runs(folder: Path = FOLDER) -> list[Run]:
         ValueError: a file is not what `prune` or `evaluate` writes.
     """
     places = sorted(path for path in folder.glob("*/*") if path.is_dir())
-    dense = {
-        (found.checkpoint, found.normalization, found.dataset): found.accuracy
-        for place in places
-        for found in _evaluations(place).values()
-        if found.form == "dense"
-    }
-    return [_run(place, dense) for place in places if is_there(JobFolder(place).summary_json)]
+    return [_run(place) for place in places]
 
 
 def take_in(job_dir: Path, folder: Path = FOLDER) -> Path:
     """Copy the JSON files of a job folder that are kept into `folder`, and return their place.
 
     Raises:
-        ValueError: it holds no finished run, nor evaluations of a checkpoint, or another run of
-            that name is kept already.
+        ValueError: it holds no finished run, or another run of that name is kept already.
     """
     job = JobFolder(job_dir.resolve())
-    files = {name: _json(job.path / name) for name in _evaluations(job.path)}
-    if (job.path / _LATENCY).exists():
-        files[_LATENCY] = _json(job.path / _LATENCY)
-    if is_there(job.summary_json) or not files:
-        files[job.summary_json.name] = _run(job.path, {}).summary
-    arch = next(iter(files.values()))["arch"]
-    kept = JobFolder(folder / arch / job.path.name)
-    before = kept.summary_json
-    if before.exists() and _json(before) != files.get(before.name):
+    summary = _run(job.path).summary
+    kept = JobFolder(folder / summary["arch"] / job.path.name)
+    if kept.summary_json.exists() and _json(kept.summary_json) != summary:
         raise ValueError(
             f"{kept.path} holds another run: expected a job folder of another name, or delete it"
         )
-    for name, value in files.items():
-        write_json(kept.path / name, value)
+    write_json(kept.summary_json, summary)
+    if (job.path / _LATENCY).exists():
+        write_json(kept.path / _LATENCY, _json(job.path / _LATENCY))
     return kept.path
 
 
@@ -248,28 +206,15 @@ def read_summary(job: JobFolder) -> Mapping[str, Any]:
     return read_json(job.summary_json, _SUMMARY, "the summary of a run of `prune`")
 
 
-def _run(place: Path, dense: Mapping[tuple[str, str, str], Accuracy]) -> Run:
-    """Read a run; `dense` has accuracies by checkpoint, normalization and dataset."""
+def _run(place: Path) -> Run:
     job = JobFolder(place)
-    summary, evaluations = read_summary(job), _evaluations(place)
+    summary = read_summary(job)
     with _absence_named(job.summary_json, "the summary of a run of `prune` with fine-tuning"):
         for name in _SHOWN:
             summary[name]  # KeyError: it cannot be shown
-        own = summary["dataset"]
-        states = summary["accuracy"]
-        checkpoint, normalization = summary["checkpoint"], summary["options"]["normalization"]
-        for name, found in evaluations.items():
-            _check_evaluated(place / name, found, summary)
-        tuned = {found.dataset: found.accuracy for found in evaluations.values()}
-        keys = {name: (checkpoint, normalization, name) for name in tuned}
-        return Run(
-            place,
-            summary,
-            dense={own: _accuracy(states["dense"]["test"])}
-            | {name: dense[key] for name, key in keys.items() if key in dense},
-            tuned={own: _accuracy(states["finetuned_best"]["test"]), **tuned},
-            speedups=_speedups(place, summary["pruned_file"]),
-        )
+        found = summary["accuracy"]["finetuned_best"]["test"]
+        tuned = Accuracy(found["correct"], found["images"], found["loss"])
+        return Run(place, summary, tuned, _speedups(place, summary["pruned_file"]))
 
 
 def _speedups(place: Path, pruned_file: str) -> dict[str, float]:
@@ -284,57 +229,13 @@ def _speedups(place: Path, pruned_file: str) -> dict[str, float]:
     found = _json(path)
     with _absence_named(path, "what `main.py evaluate --against pruned.pt --json` prints"):
         pruned = found["against"]
-        _check_same_file(path, pruned["checkpoint"], pruned_file)
+        if Path(pruned["checkpoint"]).parts[-2:] != Path(pruned_file).parts[-2:]:
+            raise ValueError(f"{path} is of {pruned['checkpoint']}: expected {pruned_file}")
         pairs = zip(found["latency"], pruned["latency"], strict=True)
         return {
             counted(one["batch_size"], "image"): one["median_ms"] / other["median_ms"]
             for one, other in pairs
         }
-
-
-def _check_same_file(path: Path, checkpoint: str, pruned_file: str) -> None:
-    """Check that it was the run's own network that was measured.
-
-    Raises:
-        ValueError: it was another one.
-    """
-    if Path(checkpoint).parts[-2:] != Path(pruned_file).parts[-2:]:
-        raise ValueError(f"{path} is of {checkpoint}: expected {pruned_file}")
-
-
-def _check_evaluated(path: Path, found: _Evaluation, summary: Mapping[str, Any]) -> None:
-    """Check that it was the run's own network that was evaluated, on images like its own.
-
-    Raises:
-        ValueError: it was not.
-    """
-    _check_same_file(path, found.checkpoint, summary["pruned_file"])
-    expected = summary["options"]["normalization"]
-    if found.normalization != expected:
-        raise ValueError(
-            f"{path} is of images normalized as {found.normalization}: expected {expected}"
-        )
-
-
-def _evaluations(place: Path) -> dict[str, _Evaluation]:
-    """Return what `evaluate` found on other test images, by file name."""
-    return {path.name: _evaluation(path) for path in sorted(place.glob("on_*.json"))}
-
-
-def _evaluation(path: Path) -> _Evaluation:
-    found = _json(path)
-    with _absence_named(path, "what `main.py evaluate --json` prints"):
-        dataset, _, split = found["dataset"].rpartition(" ")
-        if split == "train":
-            raise ValueError(f"{path} is of {found['dataset']} images: expected test images")
-        names = ("arch", "checkpoint", "form", "normalization")
-        return _Evaluation(
-            dataset=dataset, accuracy=_accuracy(found), **{name: found[name] for name in names}
-        )
-
-
-def _accuracy(found: Mapping[str, Any]) -> Accuracy:
-    return Accuracy(found["correct"], found["images"], found["loss"])
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from utils.paper.tables import rows_of
 COMPARED = ("l1", "random")  # what the other rows are set beside
 _FIRST = ("rank", *COMPARED, "l1 from scratch", "nothing removed")  # rows of the finding
 _STATES = ("dense", "pruned", "recalibrated")  # before fine-tuning, as far as a run has them
-_DATASETS = {"cifar10": "CIFAR-10", "cifar10_jpeg": "CIFAR-10, recompressed"}
+_DATASETS = {"cifar10": "CIFAR-10"}
 _WORDS = {"rank": "rank", "l1": "L1 norm", "random": "random filters"}
 _LEGEND = """\
 *Removed by*: the criterion; in brackets the number of the run below. *Paper's MACs* are counted by
@@ -36,13 +36,8 @@ Row = Mapping[str, str]  # cell by column
 
 
 def results_text(groups: Sequence[Group]) -> str:
-    """Return a table for each network, recipe and set of test images, best row first."""
-    parts = [
-        part
-        for family in families(groups)
-        for dataset in dict.fromkeys(name for group in family for name in group.datasets)
-        for part in _result(family, dataset)
-    ]
+    """Return a table for each network and recipe, best row first."""
+    parts = [part for family in families(groups) for part in _result(family)]
     return "\n\n".join([*parts, _LEGEND])
 
 
@@ -55,10 +50,9 @@ def finding_text(groups: Sequence[Group]) -> str:
     if not found:
         return ""
     family = max(found, key=_trained_images)
-    dataset = family[-1].first.summary["dataset"]
-    said = (_what_was_done(family), _who_is_ahead(family, dataset), _what_was_published(family))
+    said = (_what_was_done(family), _who_is_ahead(family), _what_was_published(family))
     shown = sorted(family, key=_place)[:5]
-    rows = [_row(group, family, dataset) for group in _best_first(shown, dataset)]
+    rows = [_row(group, family) for group in _best_first(shown)]
     short = [
         {column: cell.split(" (")[0] for column, cell in row.items() if column != "parameters"}
         for row in [*rows, *_paper(family)]
@@ -66,16 +60,14 @@ def finding_text(groups: Sequence[Group]) -> str:
     return "\n\n".join([textwrap.fill(" ".join(said), 120), _table(short), _SHORT_LEGEND])
 
 
-def _result(family: Sequence[Group], dataset: str) -> tuple[str, str]:
-    run = family[-1].first
-    there = _best_first(family, dataset)
-    images = next(iter(there[0].tuned(dataset).values())).images
+def _result(family: Sequence[Group]) -> tuple[str, str]:
+    run, there = family[-1].first, _best_first(family)
     heading = (
         f"**{run.summary['arch']}**, {counted(run.options['epochs'], 'epoch')} on "
-        f"{run.summary['train_images']:,} train images of {run.summary['dataset']}, {images:,} "
-        f"test images of {dataset}. {not_told_apart(there, dataset)}"
+        f"{run.summary['train_images']:,} train images of {run.summary['dataset']}, "
+        f"{run.tuned.images:,} test images. {not_told_apart(there)}"
     )
-    rows = [_row(group, family, dataset) for group in there]
+    rows = [_row(group, family) for group in there]
     return heading.strip(), _table([*rows, *_paper(family)])
 
 
@@ -86,16 +78,16 @@ def _table(rows: Sequence[Row]) -> str:
     return table(filled, [[row.get(column, "") for column in filled] for row in rows])
 
 
-def _row(group: Group, family: Sequence[Group], dataset: str) -> dict[str, str]:
+def _row(group: Group, family: Sequence[Group]) -> dict[str, str]:
     return {
         "removed by": group.label,
         "paper's MACs": _left(group, "paper_rule", "macs"),
         "MACs": _left(group, "physical", "macs"),
         "parameters": _left(group, "physical", "parameters"),
         **{f"time, {setting}": ratio for setting, ratio in _speedups(group).items()},
-        "dense -> pruned -> tuned": _course(group, dataset),
-        "95% interval": _interval(group, dataset),
-        **{f"to {name}": _ahead(group, family, name, dataset) for name in COMPARED},
+        "dense -> pruned -> tuned": _course(group),
+        "95% interval": _interval(group),
+        **{f"to {name}": _ahead(group, family, name) for name in COMPARED},
     }
 
 
@@ -140,30 +132,26 @@ def _speedups(group: Group) -> dict[str, str]:
     return {setting: f"{ratio:.2f} x" for setting, ratio in found.items()}
 
 
-def _course(group: Group, dataset: str) -> str:
-    """Return top-1 through the states of a run; in between only on the run's own test images."""
-    first, tuned = group.first, group.top1_percents(dataset)
-    before = [f"{first.dense[dataset].top1_percent:.2f}"] if dataset in first.dense else []
-    if dataset == first.summary["dataset"]:
-        states = [state for state in _STATES if state in first.summary["accuracy"]]
-        before = [f"{group.mean_percent(state):.2f}" for state in states]
+def _course(group: Group) -> str:
+    """Return top-1 through the states of a run."""
+    states = [state for state in _STATES if state in group.first.summary["accuracy"]]
+    before = [f"{group.mean_percent(state):.2f}" for state in states]
+    tuned = group.top1_percents()
     deviation = f" ± {stdev(tuned):.2f}" if len(tuned) > 1 else ""
     return " -> ".join([*before, f"{mean(tuned):.2f}%{deviation}"])
 
 
-def _interval(group: Group, dataset: str) -> str:
-    tuned = list(group.tuned(dataset).values())
-    percents = group.top1_percents(dataset)
-    low, high = student_t_interval(percents) if len(tuned) > 1 else tuned[0].interval_percent()
+def _interval(group: Group) -> str:
+    tuned = group.top1_percents()
+    one = group.first.tuned.interval_percent()
+    low, high = student_t_interval(tuned) if len(tuned) > 1 else one
     return f"{low:.2f} to {high:.2f}"
 
 
-def _ahead(group: Group, family: Sequence[Group], treatment: str, dataset: str) -> str:
+def _ahead(group: Group, family: Sequence[Group], treatment: str) -> str:
     """Return how far a group is ahead of that of `treatment`."""
     other = _of(family, treatment)
-    if other is None or other is group or not other.tuned(dataset):
-        return ""
-    return str(difference(group, other, dataset))
+    return "" if other is None or other is group else str(difference(group, other))
 
 
 def _of(family: Sequence[Group], treatment: str) -> Group | None:
@@ -184,9 +172,8 @@ def _place(group: Group) -> int:
     return _FIRST.index(treatment) if treatment in _FIRST else len(_FIRST)
 
 
-def _best_first(family: Sequence[Group], dataset: str) -> list[Group]:
-    there = [group for group in family if group.tuned(dataset)]
-    return sorted(there, key=lambda group: -group.top1_percent(dataset))
+def _best_first(family: Sequence[Group]) -> list[Group]:
+    return sorted(family, key=lambda group: -mean(group.top1_percents()))
 
 
 def _what_was_done(family: Sequence[Group]) -> str:
@@ -203,13 +190,13 @@ def _what_was_done(family: Sequence[Group]) -> str:
     )
 
 
-def _who_is_ahead(family: Sequence[Group], dataset: str) -> str:
+def _who_is_ahead(family: Sequence[Group]) -> str:
     """Return the sentence on rank beside the criteria that it is compared with."""
     rank, said = _of(family, "rank"), []
     for name in COMPARED:
         other = _of(family, name)
         if other is not None:
-            found = difference(rank, other, dataset)
+            found = difference(rank, other)
             side = "ahead of" if found.points > 0 else "behind"
             doubt = "" if found.told_apart else ", which is within the noise"
             said.append(f"{abs(found.points):.2f} points {side} {_WORDS[name]}{doubt}")
