@@ -46,10 +46,34 @@ def test_the_values_of_sites_are_what_the_network_computes():
     model = Branching().eval()
     sites = activation_sites(trace_channels(model, IMAGE))
     images, found = torch.randn(2, 3, 8, 8), {}
-    with torch.no_grad(), SiteValues([s.number for s in sites.values()], found.__setitem__):
+    with torch.no_grad(), SiteValues(model, [s.call for s in sites.values()], found.__setitem__):
         out = model(images)
     first = torch.relu(model.norm(model.first(images)))
-    assert torch.equal(found[sites["last"].number], out)
-    assert torch.equal(found[sites["first"].number], first)
+    assert torch.equal(found[sites["last"].call], out)
+    assert torch.equal(found[sites["first"].call], first)
     maps = model.twice(model.twice(first)) + first
-    assert torch.equal(found[sites["middle"].number], torch.relu(model.middle(maps)))
+    assert torch.equal(found[sites["middle"].call], torch.relu(model.middle(maps)))
+
+
+class ByImage(nn.Module):
+    """Normalizes image by image, so that larger batches take more functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
+
+    def forward(self, images):
+        images = torch.stack([torch.relu(image - image.mean()) for image in images])
+        return torch.relu(self.last(torch.relu(self.first(images)))).mean((2, 3))
+
+
+@torch.no_grad()
+def test_what_runs_once_for_each_image_shifts_no_site():
+    model = ByImage().eval()
+    sites = activation_sites(trace_channels(model, IMAGE))
+    for count in (1, 2, 5):
+        images, found = torch.randn(count, 3, 8, 8), {}
+        with SiteValues(model, [site.call for site in sites.values()], found.__setitem__):
+            out = model(images)
+        assert torch.equal(found[sites["last"].call].mean((2, 3)), out)
+        assert found[sites["first"].call].shape == (count, 4, 6, 6)

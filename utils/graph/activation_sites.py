@@ -2,27 +2,30 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
+import torch.nn as nn
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from utils.graph.call_sites import CallSite, CallSites
 from utils.graph.channel_graph import ChannelGraph
-from utils.graph.operations import COPIES, ELEMENTWISE, FACTS, SIZES, operation_name
+from utils.graph.operations import COPIES, ELEMENTWISE, operation_name
 from utils.graph.relations import Filters, Norm
-from utils.graph.tracing import Operation, Run
+from utils.graph.tracing import Operation, Run, watching_modules
 from utils.graph.values import tensors_in
 
 
 @dataclass(frozen=True)
 class ActivationSite:
-    """A conv's own activation: what the function of this `number` gives in eval mode.
+    """A conv's own activation: what this call of a function gives in eval mode.
 
     `module` is the module whose output it is, "" where the network's own code computes it.
     `SiteValues` captures it either way, also where a module is called several times.
     """
 
     conv: str
-    number: int
+    call: CallSite
     module: str
 
 
@@ -79,26 +82,45 @@ def _site(run: Run, layer: str, at: int) -> ActivationSite:
     owners = [c.path for c in run.calls if c.gives is value and c.start <= at < c.stop]
     calls = [c.path for c in run.calls]
     module = owners[-1] if owners and calls.count(owners[-1]) == 1 else ""
-    return ActivationSite(layer, operation.number, module)
+    return ActivationSite(layer, operation.site, module)
 
 
 class SiteValues(TorchFunctionMode):
-    """Tells what the functions of these numbers give, in a forward pass within it in eval mode."""
+    """Tells what these calls of functions give, in a forward pass of `model` in eval mode."""
 
-    def __init__(self, numbers: Collection[int], tell: Callable[[int, Tensor], None]):
+    def __init__(
+        self,
+        model: nn.Module,
+        calls: Collection[CallSite],
+        tell: Callable[[CallSite, Tensor], None],
+    ):
         super().__init__()
-        self._numbers, self._tell, self._at = frozenset(numbers), tell, -1
+        self._paths = {id(module): path for path, module in model.named_modules()}
+        self._calls, self._tell = frozenset(calls), tell
 
     def __enter__(self):
-        self._at = -1
+        self._sites, self._running = CallSites(), [""]
+        self._watching = watching_modules(self)
+        self._watching.__enter__()
         return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self._watching.__exit__(*error)
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Note that a module is called."""
+        self._running.append(self._paths.get(id(module), self._running[-1]))
+        self._sites.enter(self._running[-1])
+
+    def leave(self, entered: None, out: Any) -> None:
+        """Note that it has returned."""
+        self._running.pop()
+        self._sites.leave()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        name = operation_name(func)
-        if name in FACTS or name in SIZES and not isinstance(out, Tensor):
-            return out
-        self._at += 1
-        if self._at in self._numbers:
-            self._tell(self._at, next(tensors_in(out)))
+        call = self._sites.next(operation_name(func))
+        if call in self._calls:
+            self._tell(call, next(tensors_in(out)))
         return out

@@ -219,7 +219,7 @@ def trace_channels(model: nn.Module, example: Any) -> ChannelGraph:
     """Run a network on an example and label its channels; the model is left as it was.
 
     `example` is one input of the network, [N, C, H, W], or a tuple of inputs, or a dict of them by
-    name; only the first image is used.
+    name; only the first image is used. A list of dicts among them says what each image holds.
 
     Raises:
         ValueError: if the network cannot be run on the example; the message names the module whose

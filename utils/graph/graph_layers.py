@@ -8,6 +8,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.activation_sites import ActivationSite, SiteValues, activation_sites
+from utils.graph.call_sites import CallSite
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.groups import ChannelGroup, channel_groups
 from utils.graph.inputs import called
@@ -34,7 +35,7 @@ def graph_layers(model: nn.Module, graph: ChannelGraph, image: Any) -> RankLayer
         if leader != layer:
             layers.append(RankLayer(layer, file, None, rate, rate, follows=leader))
             continue
-        site = None if why[layer] else _site(graph, sites[layer])
+        site = None if why[layer] else _site(sites[layer])
         layers.append(RankLayer(layer, file, site, rate, rate, no_rank=why[layer]))
     return RankLayers(tuple(layers), len(set(rate_of.values())), by_group=True)
 
@@ -75,18 +76,16 @@ def _no_rank(shape: torch.Size | None, filters: int) -> str:
 @torch.no_grad()
 def _shapes(model: nn.Module, sites: Iterable[ActivationSite], image: Any) -> dict[str, torch.Size]:
     """Return {layer: shape of its own activation} of one image."""
-    layer_of = {site.number: site.conv for site in sites}
+    layer_of = {site.call: site.conv for site in sites}
     shapes: dict[str, torch.Size] = {}
 
-    def tell(number: int, value: Tensor) -> None:
-        shapes[layer_of[number]] = value.shape
+    def tell(call: CallSite, value: Tensor) -> None:
+        shapes[layer_of[call]] = value.shape
 
-    with left_alone(model), evaluating(model), SiteValues(layer_of, tell):
+    with left_alone(model), evaluating(model), SiteValues(model, layer_of, tell):
         called(model, image)
     return shapes
 
 
-def _site(graph: ChannelGraph, site: ActivationSite) -> Site:
-    operation = next(o for o in graph.runs[0].operations if o.number == site.number)
-    where = site.module or f"{operation.name} of {site.conv}"
-    return Site(where, number=site.number)
+def _site(site: ActivationSite) -> Site:
+    return Site(site.module or f"{site.call.function} of {site.conv}", call=site.call)

@@ -1,25 +1,75 @@
-"""Inputs of a network: one tensor, a tuple of them, or a dict by name."""
+"""Inputs of a network: one tensor, a tuple of them, or a dict by name.
+
+An argument that is a list of dicts says of each image what is in it, as detectors are trained:
+(images, [{"boxes": [n, 4], "labels": [n]}]).
+"""
 
 import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch.nn as nn
 from torch import Tensor
 
-from utils.graph.values import mapped
+from utils.graph.values import mapped, tensors_in
 
 
 def repeated(example: Any, count: int, like: Tensor | None = None) -> Any:
     """Return the first image of an example `count` times, in the dtype and place of `like`."""
 
-    def change(tensor: Tensor) -> Tensor:
-        if like is not None:
-            tensor = tensor.to(like.device, like.dtype if tensor.is_floating_point() else None)
+    def placed(tensor: Tensor) -> Tensor:
+        if like is None:
+            return tensor
+        return tensor.to(like.device, like.dtype if tensor.is_floating_point() else None)
+
+    def batch(tensor: Tensor) -> Tensor:
+        tensor = placed(tensor)
         if tensor.dim() == 0:
             return tensor
         return tensor[:1].repeat(count, *[1] * (tensor.dim() - 1))
 
-    return mapped(example, change)
+    def change(argument: Any) -> Any:
+        if _says_what_is_there(argument):
+            return [mapped(argument[0], placed) for _ in range(count)]
+        return mapped(argument, batch)
+
+    return _by_argument(example, change)
+
+
+def drawn(example: Any, draw: Callable[[Tensor], Tensor]) -> Any:
+    """Return an example with every tensor changed, except in what says what images hold."""
+    return _by_argument(
+        example, lambda value: value if _says_what_is_there(value) else mapped(value, draw)
+    )
+
+
+def without_annotations(example: Any) -> Any:
+    """Return an example with None for what says what images hold."""
+    return _by_argument(example, lambda value: None if _says_what_is_there(value) else value)
+
+
+def inputs_labelled(inputs: Any) -> Iterator[tuple[Tensor, int]]:
+    """Yield the tensors of numbers among the inputs, [N, C, ...], and how many labels each has.
+
+    That is C, or one for all that says what images hold: it has no channels.
+    """
+    images = {id(tensor) for tensor in tensors_in(without_annotations(inputs))}
+    for tensor in tensors_in(inputs):
+        if tensor.dim() > 1 and tensor.is_floating_point():
+            yield tensor, tensor.size(1) if id(tensor) in images else 1
+
+
+def _by_argument(example: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(example, dict):
+        return {name: change(value) for name, value in example.items()}
+    if isinstance(example, list | tuple):
+        return tuple(change(value) for value in example)
+    return change(example)
+
+
+def _says_what_is_there(argument: Any) -> bool:
+    is_list = isinstance(argument, list) and bool(argument)
+    return is_list and all(isinstance(entry, dict) for entry in argument)
 
 
 def called(model: nn.Module, inputs: Any) -> Any:

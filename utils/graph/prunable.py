@@ -2,19 +2,21 @@
 
 from dataclasses import dataclass
 
+from utils.graph.call_sites import CallSite
+
 
 @dataclass(frozen=True)
 class Site:
     """Feature maps to rank: the output of a module, or its channels from `start` to `stop`.
 
-    With a `number` they are what the function of that number gives, of those that the network calls
-    in eval mode; `module` then only says where that is.
+    With a `call` they are what this call of a function gives in eval mode; `module` then only says
+    where that is.
     """
 
     module: str
     start: int = 0
     stop: int | None = None
-    number: int | None = None
+    call: CallSite | None = None
 
     def __str__(self) -> str:
         whole = self.start == 0 and self.stop is None

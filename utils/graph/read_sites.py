@@ -75,4 +75,4 @@ def _site(operation: Operation, value: Value, owner: Tensor, layer: Filters) -> 
         return None
     whole = (start, stop) == (0, len(filters))
     where = operation.path or operation.name
-    return Site(where, start, None if whole else stop, number=operation.number)
+    return Site(where, start, None if whole else stop, call=operation.site)

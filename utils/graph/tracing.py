@@ -14,8 +14,10 @@ import torch.nn as nn
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from utils.graph.call_sites import CallSite, CallSites
 from utils.graph.counted import counted, labels_counted, numbers_in
 from utils.graph.emptied import Nothing, is_emptied
+from utils.graph.inputs import inputs_labelled
 from utils.graph.labels import along, varying, vector_along
 from utils.graph.operations import FACTS, SIZED, SIZES, operation_name
 from utils.graph.parameters import ParameterLabels
@@ -36,23 +38,31 @@ from utils.graph.values import Value, Values, live, tensors_in
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """One torch function that the network called, in module `path`.
+    """One torch function that the network called.
 
-    It is the `number`-th of all functions called that give out more than facts and sizes. `reads`
-    and `gives` are the values of the tensors among its arguments and results; `writes` are {place
-    among the arguments: value} of those it wrote to. If it `moves` data, its results are what the
-    same call makes of labels; it is `rigid` if the code names their sizes in plain numbers.
+    `reads` and `gives` are the values of the tensors among its arguments and results; `writes` are
+    {place among the arguments: value} of those it wrote to. If it `moves` data, its results are
+    what the same call makes of labels; it is `rigid` if the code names their sizes in plain
+    numbers.
     """
 
-    name: str
-    path: str
-    number: int
+    site: CallSite
     moves: bool
     rigid: bool
     reads: tuple[Value, ...]
     gives: tuple[Value, ...]
     writes: Mapping[int, Value]
     made: tuple[int, int]  # which of the run's relations it made
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.site.function
+
+    @property
+    def path(self) -> str:
+        """The module whose code calls it, "" for the network's own."""
+        return self.site.path
 
     @property
     def varies(self) -> bool:
@@ -94,7 +104,7 @@ class LabelRun(TorchFunctionMode):
         self.stack: list[str] = [""]
         self._counts: dict[str, int] = {}
         self._paths = labels.paths
-        self._number = -1
+        self._sites = CallSites()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -106,10 +116,10 @@ class LabelRun(TorchFunctionMode):
         out = func(*args, **kwargs)
         if name in SIZES and not isinstance(out, Tensor):
             return self._size(args[0], out)
-        self._number += 1
+        site = self._sites.next(name)
         written = [i for i, (t, version) in enumerate(before) if t._version != version]
         call = Call(self, name, func, args, kwargs, out, operands, bool(written))
-        self._note(call, written, [version for _, version in before])
+        self._note(call, site, written)
         return out
 
     # --- what rules may do ---
@@ -148,11 +158,13 @@ class LabelRun(TorchFunctionMode):
         call = ModuleCall(path, len(self.run.operations), len(self.run.relations), takes)
         self.run.calls.append(call)
         self.stack.append(path)
+        self._sites.enter(path)
         return call
 
     def leave(self, call: ModuleCall, out: Any) -> None:
         """Note what a module's call gave."""
         self.stack.pop()
+        self._sites.leave()
         module = self.parameters.modules[call.path]
         if is_emptied(module):
             zeros = self.record(Nothing, self.node("zeros"), module.width)
@@ -164,10 +176,9 @@ class LabelRun(TorchFunctionMode):
 
     def source(self, inputs: Any) -> None:
         """Label the channels of the network's inputs."""
-        for tensor in tensors_in(inputs):
-            if tensor.dim() > 1 and tensor.is_floating_point():
-                labels = self.record(Source, self.node("input"), tensor.size(1))
-                self.values.put(tensor, live(along(labels, 1, tensor.shape)))
+        for tensor, channels in inputs_labelled(inputs):
+            labels = self.record(Source, self.node("input"), channels)
+            self.values.put(tensor, live(along(labels, 1, tensor.shape)))
 
     def output(self, outputs: Any) -> None:
         """Note what the network returns."""
@@ -211,7 +222,7 @@ class LabelRun(TorchFunctionMode):
             return counted(size, torch.cat([plane_labels(plane) for plane in value.planes]))
         return size
 
-    def _note(self, call: Call, written: list[int], versions: list[int]) -> None:
+    def _note(self, call: Call, site: CallSite, written: list[int]) -> None:
         start = len(self.run.relations)
         found = list(tensors_in(call.out))
         interesting = any(value.planes for _, value in call.operands)
@@ -243,9 +254,7 @@ class LabelRun(TorchFunctionMode):
         made = start, len(self.run.relations)
         self.run.operations.append(
             Operation(
-                call.name,
-                self.stack[-1],
-                self._number,
+                site,
                 call.moves,
                 call.is_rigid(),
                 reads,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from utils.graph.emptied import is_emptied
-from utils.graph.inputs import called
+from utils.graph.inputs import called, without_annotations
 from utils.graph.values import tensors_in
 from utils.runs.borrowed_state import evaluating
 
@@ -150,7 +150,7 @@ def _check_kept(kept: Mapping[str, int], convs: Mapping[str, LayerCost]) -> None
 
 def _run(model: nn.Module, example: Any) -> tuple[tuple[LayerCost, ...], tuple[str, ...]]:
     """Pass `example` through `model` once: the layers called, and operators left uncounted."""
-    shapes = [list(tensor.shape) for tensor in tensors_in(example)]
+    shapes = [list(tensor.shape) for tensor in tensors_in(without_annotations(example))]
     for shape in shapes if shapes else [[]]:
         if shape[:1] != [1] and (shape or len(shapes) < 2):  # beside an image, a number is one, too
             raise ValueError(f"example: expected one image [1, C, H, W], got shape {shape}")

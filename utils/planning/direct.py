@@ -79,7 +79,8 @@ def prune(
     and `target_params` (the share that is to remain) says how much goes.
 
     Args:
-        example: one input, [1, C, H, W], or a tuple of inputs or a dict of them by name.
+        example: one input, [1, C, H, W], or a tuple of inputs or a dict of them by name. A list of
+            dicts among them says what each image holds, as detectors are trained.
         criterion: as of the command, or a function of a layer's weight [F, ...] that gives scores
             [F], of which the higher stay.
         images: what ranks are of: a loader or batches [N, C, H, W], or tuples that begin with one.

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from utils.graph.activation_sites import SiteValues
+from utils.graph.call_sites import CallSite
 from utils.graph.prunable import Site
 from utils.rank.matrix_rank import map_ranks
 from utils.runs import processes
@@ -133,11 +134,11 @@ def outputs_of(
         ValueError: a site is no module of the model.
     """
     modules = dict(model.named_modules())
-    numbered = [site for site in sites if site.number is not None]
-    handles = _tell_values(model, numbered, record) if numbered else []
+    called = [site for site in sites if site.call is not None]
+    handles = _tell_values(model, called, record) if called else []
     try:
         for site in sites:
-            if site.number is not None:
+            if site.call is not None:
                 continue
             if site.module not in modules:
                 raise ValueError(f"layer {site.module!r}: the network has no module of that name")
@@ -157,16 +158,16 @@ def outputs_of(
 def _tell_values(
     model: nn.Module, sites: Sequence[Site], record: Callable[[Site, Tensor], None]
 ) -> list[RemovableHandle]:
-    """Let every forward pass of the model record what the functions of the sites' numbers give."""
-    at: dict[int, list[Site]] = {}
+    """Let every forward pass of the model record what the functions that the sites name give."""
+    at: dict[CallSite, list[Site]] = {}
     for site in sites:
-        at.setdefault(site.number, []).append(site)
+        at.setdefault(site.call, []).append(site)
 
-    def tell(number: int, value: Tensor) -> None:
-        for site in at[number]:
+    def tell(call: CallSite, value: Tensor) -> None:
+        for site in at[call]:
             record(site, value[:, site.start : site.stop])
 
-    values = SiteValues(at, tell)
+    values = SiteValues(model, at, tell)
     return [
         model.register_forward_pre_hook(lambda *_: values.__enter__() and None),
         model.register_forward_hook(lambda *_: values.__exit__(None, None, None), always_call=True),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.filters import filters_first
-from utils.graph.inputs import called, repeated
+from utils.graph.inputs import called, drawn, repeated
 from utils.graph.labels import axis_vector
 from utils.graph.relations import (
     CONSTANT,
@@ -33,7 +33,7 @@ from utils.graph.relations import (
     Whole,
 )
 from utils.graph.tracing import Operation, left_alone, watching_modules
-from utils.graph.values import Value, mapped
+from utils.graph.values import Value
 from utils.removal.following import Follower
 from utils.runs.borrowed_state import evaluating, training
 
@@ -69,12 +69,16 @@ class ConstantRun(Follower):
                 self.reads[id(relation)] = torch.full(relation.inputs.shape, _UNKNOWN).double()
         generator = torch.Generator().manual_seed(0)
         shaped = repeated(channels.example, 2, next(model.parameters(), None))
-        inputs = mapped(shaped, lambda t: _drawn(t, generator))
+        inputs = drawn(shaped, lambda t: _drawn(t, generator))
         mode = training if train else evaluating
         with left_alone(model), mode(model), torch.no_grad():
             self.source(inputs)
             with watching_modules(self), self:
                 called(model, inputs)
+
+    def loose(self, graph: ChannelGraph) -> Tensor:
+        """Meet every operation, since what is whole may be constant, too."""
+        return torch.zeros(graph.num_labels, dtype=torch.bool)
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Run what aligned layers do, too: it is what was traced."""

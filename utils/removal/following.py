@@ -17,12 +17,12 @@ from torch.overrides import TorchFunctionMode
 
 from utils.graph.aligned import is_aligned
 from utils.graph.channel_graph import ChannelGraph
-from utils.graph.inputs import called, repeated
+from utils.graph.inputs import called, inputs_labelled, repeated
 from utils.graph.labels import along, left_of, narrowed, varying
 from utils.graph.movements import data_of, move, tidy
 from utils.graph.operations import FACTS, JOINS, SIZED, SIZES, operation_name
 from utils.graph.parameters import ParameterLabels
-from utils.graph.relations import FIRST_CHANNEL, Source
+from utils.graph.relations import CONSTANT, FIRST_CHANNEL, FIXED, ZERO, Filters, Norm, Source, Whole
 from utils.graph.tracing import ModuleCall, Operation, Run, left_alone, watching_modules
 from utils.graph.values import Value, Values, live, tensors_in
 from utils.removal.record import WHOLE, Places
@@ -108,7 +108,7 @@ class Follower(TorchFunctionMode):
 
     def __init__(self, slim: nn.Module, graph: ChannelGraph, run: Run, keep: Tensor):
         super().__init__()
-        self.run, self.keep, self.at = run, keep, 0
+        self.run, self.keep = run, keep
         known = ParameterLabels(slim)
         self._full = graph.parameters
         self._paths = known.paths
@@ -119,12 +119,43 @@ class Follower(TorchFunctionMode):
         self._skipped: list[nn.Module] = []
         varied = [i for i, o in enumerate(run.operations) if o.varies]
         self._last = varied[-1] if varied else -1
+        self._loose = self.loose(graph)
+        self.at = self._next(0)
 
     def source(self, inputs: Any) -> None:
         """Label the channels of the inputs."""
-        for tensor in tensors_in(inputs):
-            if tensor.dim() > 1 and tensor.is_floating_point():
-                self.values.put(tensor, live(along(next(self._sources).outputs, 1, tensor.shape)))
+        for tensor, _ in inputs_labelled(inputs):
+            self.values.put(tensor, live(along(next(self._sources).outputs, 1, tensor.shape)))
+
+    def loose(self, graph: ChannelGraph) -> Tensor:
+        """Return bool [num_labels]: labels that are of no channel, and what is made of such alone.
+
+        They are of a whole input, or of what all channels together decided. Operations on nothing
+        else need not be met: how many there are may depend on the numbers, as on the boxes that a
+        detector finds.
+        """
+        loose = torch.zeros(graph.num_labels, dtype=torch.bool)
+        loose[[ZERO, CONSTANT, FIXED]] = True
+        for relation in graph.relations:
+            alone = len(relation.outputs) == 1 and type(relation) in (Source, Whole)
+            inputs = getattr(relation, "inputs", None)
+            layer = isinstance(relation, Filters | Norm) or inputs is None
+            if alone or not layer and bool(loose[inputs].all()):
+                loose[relation.outputs] = True
+        return loose
+
+    def _is_loose(self, value: Value) -> bool:
+        planes = [narrowed(plane) for plane in value.planes]
+        return all(bool(self._loose[p].all()) and not _is_filling(p) for p in planes)
+
+    def _next(self, at: int) -> int:
+        """Return the first operation from `at` on that has to be met."""
+        while at <= self._last:
+            known = self.run.operations[at]
+            if not all(map(self._is_loose, (*known.reads, *known.gives, *known.writes.values()))):
+                break
+            at += 1
+        return at
 
     def finish(self) -> None:
         """Raise an error unless every operation was met."""
@@ -139,17 +170,20 @@ class Follower(TorchFunctionMode):
         operands = [t for t in tensors_in((args, kwargs)) if not t.is_inference()]
         values = [self.values.get(t) for t in operands]
         known = self.run.operations[self.at]
-        if not any(v.planes for v in values) and not (name in SIZED and name == known.name):
+        if all(map(self._is_loose, values)) and not (name in SIZED and name == known.name):
             return func(*args, **kwargs)
         if name != known.name:
             raise _Unfit(f"{name} runs in its place")
+        for tensor, read in zip(operands, known.reads, strict=False):
+            if read.planes and self._is_loose(read):
+                self.values.put(tensor, self._left(read, tensor))
         self.before(known, operands)
         moved = self._moved(known, name, func, args, kwargs)
         out = func(*args, **kwargs)
         found = list(tensors_in(out))
         self._note(known, operands, found, moved)
         self.after(known, found)
-        self.at += 1
+        self.at = self._next(self.at + 1)
         return out
 
     def before(self, known: Operation, operands: list[Tensor]) -> None:
@@ -190,7 +224,7 @@ class Follower(TorchFunctionMode):
                 (plane,) = moved[number]
                 if not _same(plane, expected.planes[0]):
                     raise _Unfit("other channels come out than must")
-            if value.planes:
+            if value.planes and not self._is_loose(value):
                 self.values.put(tensor, expected)
         for place, value in known.writes.items():
             self.values.overwrite(operands[place], self._left(value, operands[place]))
@@ -227,7 +261,7 @@ class Follower(TorchFunctionMode):
             return None
         path = self._paths[id(module)]
         for call in self.run.calls:
-            if call.path == path and call.start == self.at:
+            if call.path == path and self._next(call.start) == self.at:
                 self._skipped.append(module)
                 return call
         raise _Unfit(f"{path} is not called in its place")
@@ -237,7 +271,12 @@ class Follower(TorchFunctionMode):
         if call is not None:
             self._skipped.pop()
             self.values.put(out, self._left(call.gives, out))
-            self.at = call.stop
+            self.at = self._next(call.stop)
+
+
+def _is_filling(labels: Tensor) -> bool:
+    """True for constants that channels may be written into."""
+    return bool(labels.numel()) and not bool((labels >= FIRST_CHANNEL).any())
 
 
 def _same(plane: Tensor, expected: Tensor) -> bool:
@@ -292,7 +331,8 @@ def _blocks(operation: Operation) -> Iterator[Tensor]:
     for plane in [*gives, *reads]:
         dims = varying(plane)
         if len(dims) == 2:
-            matrix = narrowed(plane).movedim(dims, (0, 1)).flatten(2)[..., 0]
+            at_first = [slice(None) if d in dims else 0 for d in range(plane.dim())]
+            matrix = plane[tuple(at_first)]
             yield matrix if len(matrix) <= matrix.size(1) else matrix.t()
             return
     if len(reads) == 1 == len(vectors) and len(varying(reads[0])) == 1:

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from utils.graph.channel_graph import ChannelGraph
-from utils.graph.inputs import called, repeated
+from utils.graph.inputs import called, drawn, repeated
 from utils.graph.operations import operation_name
 from utils.graph.tracing import left_alone, watching_modules
-from utils.graph.values import mapped, tensors_in
+from utils.graph.values import tensors_in
 from utils.removal.following import Misfit
 from utils.runs.borrowed_state import evaluating, training
 
@@ -133,7 +133,7 @@ def _answers(
         torch.manual_seed(0)
         like = next(model.parameters(), None)
         shaped = repeated(graph.example, images, like)
-        inputs = mapped(shaped, lambda t: torch.randn_like(t) if t.is_floating_point() else t)
+        inputs = drawn(shaped, lambda t: torch.randn_like(t) if t.is_floating_point() else t)
         try:
             with watching, _NoDropout():
                 outputs = called(model, inputs)

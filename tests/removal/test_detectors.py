@@ -1,0 +1,83 @@
+"""Detectors: trained on images and what they hold, and what they find depends on the numbers."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tests.networks import random_masks, randomized
+from utils.graph.channel_graph import trace_channels
+from utils.library import prune
+from utils.metrics.cost import physical_cost
+from utils.removal.masks import ChannelMasks
+from utils.removal.surgery import remove_filters
+
+IMAGE = torch.rand(1, 3, 8, 8)
+HELD = [{"boxes": torch.tensor([[1.0, 2.0, 5.0, 6.0], [0.0, 0.0, 3.0, 4.0]])}]
+
+
+class Detector(nn.Module):
+    """Gives boxes in eval mode, as many as score high, and their kind; a loss in train mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.score, self.box = nn.Conv2d(8, 1, 1), nn.Conv2d(8, 4, 1)
+        self.kind = nn.Linear(8, 3)
+
+    def forward(self, images, held=None):
+        maps = self.body(images)
+        score, box = self.score(maps).flatten(1), self.box(maps).flatten(2).mT
+        if self.training and held is None:
+            raise ValueError("targets should not be none")
+        if self.training:
+            true = [one["boxes"] for one in held]
+            if any((boxes[:, 2:] <= boxes[:, :2]).any() for boxes in true):
+                raise ValueError("boxes have no height or no width")
+            apart = [f.mean(0) - t.mean(0) for f, t in zip(box, true, strict=True)]
+            return {"box": torch.stack(apart).abs().sum()}
+        found = [self.kept(*one) for one in zip(score, box, strict=True)]
+        size = torch.stack([boxes.mean() for boxes in found])
+        return found, self.kind(maps.mean((2, 3)) * size[:, None])
+
+    def kept(self, score, box):
+        """Return boxes in turns, of which the numbers decide how many there are."""
+        order = score.topk(20).indices
+        boxes = box[order].sigmoid()
+        for _ in range(int(1000 * boxes.sum()) % 7):
+            boxes = boxes[boxes[:, 0] > boxes[:, 0].min()]
+        return boxes
+
+
+@pytest.fixture
+def detector():
+    torch.manual_seed(0)
+    return randomized(Detector(), seed=0).float()
+
+
+@torch.no_grad()
+def test_removed_is_masked_in_what_it_finds_and_in_its_loss(detector):
+    graph = trace_channels(detector, (IMAGE, HELD))
+    for seed in range(4):
+        masks = random_masks({"body.0": 8}, 0.5, seed=seed)
+        small = remove_filters(detector, graph, masks).double()
+        masked = copy.deepcopy(detector)
+        ChannelMasks(masked, graph, masks).apply()
+        masked, images = masked.double(), torch.rand(3, 3, 8, 8, dtype=torch.float64)
+        assert len(small.body[0].weight) == masks["body.0"].sum()
+        torch.testing.assert_close(small.eval()(images), masked.eval()(images))
+        losses = [model.train()(images, 3 * HELD)["box"] for model in (small, masked)]
+        torch.testing.assert_close(*losses)
+
+
+def test_what_images_hold_is_no_image_of_the_counts(detector):
+    small = prune(detector, (IMAGE, HELD), criterion="l1", ratio=0.5)
+    assert small.costs["dense"]["macs"] == physical_cost(detector, IMAGE).macs
+    assert small.costs["pruned"]["macs"] == small.costs["dense"]["macs"] // 2
+
+
+def test_without_what_images_hold_training_cannot_be_proven(detector):
+    message = "removal cannot be proven in train mode, where Detector does not run on the example"
+    with pytest.raises(ValueError, match=message):
+        prune(detector, IMAGE, criterion="l1", ratio=0.5)
