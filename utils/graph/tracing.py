@@ -18,7 +18,7 @@ from utils.graph.call_sites import CallSite, CallSites
 from utils.graph.counted import counted, labels_counted, numbers_in
 from utils.graph.emptied import Nothing, is_emptied
 from utils.graph.inputs import inputs_labelled
-from utils.graph.labels import along, varying, vector_along
+from utils.graph.labels import along, everywhere, narrowed, varying, vector_along
 from utils.graph.operations import FACTS, SIZED, SIZES, operation_name
 from utils.graph.parameters import ParameterLabels
 from utils.graph.relations import (
@@ -26,6 +26,8 @@ from utils.graph.relations import (
     ZERO,
     Absent,
     Decided,
+    Filters,
+    Norm,
     Output,
     Relation,
     Source,
@@ -86,9 +88,15 @@ class ModuleCall:
 
 @dataclass(eq=False)
 class Run:
-    """What a network did in one mode: its operations and module calls, in order."""
+    """What a network did in one mode: its operations and module calls, in order.
+
+    `loose` are labels of no channel: of what an input says of its images, of what all channels
+    together decided, and of what is made of such alone. What is computed of nothing else may depend
+    on the numbers, as how many boxes a detector finds.
+    """
 
     training: bool
+    loose: set[int] = field(default_factory=set)
     operations: list[Operation] = field(default_factory=list)
     calls: list[ModuleCall] = field(default_factory=list)
     relations: list[Relation] = field(default_factory=list)
@@ -128,7 +136,19 @@ class LabelRun(TorchFunctionMode):
         """Note a relation that gives out `count` fresh labels, and return them."""
         outputs = self.parameters.fresh(count)
         self.run.relations.append(kind(node, outputs, **fields))
+        inputs = fields.get("inputs")
+        if inputs is None or issubclass(kind, Filters | Norm):
+            return outputs
+        if kind is Whole and count == 1 or self._is_loose(inputs):
+            self.run.loose.update(outputs.tolist())
         return outputs
+
+    def _is_loose(self, labels: Tensor) -> bool:
+        """True for labels of no channel, at least one of them loose."""
+        loose, found = self.run.loose, labels.flatten()
+        if not loose or not any(int(label) in loose for label in found[:1]):
+            return False
+        return all(x in loose or x < FIRST_CHANNEL for x in found.unique().tolist())
 
     def stays(self, labels: Tensor, node: str) -> None:
         """Let channels or positions of parameters stay where they are."""
@@ -179,6 +199,8 @@ class LabelRun(TorchFunctionMode):
         for tensor, channels in inputs_labelled(inputs):
             labels = self.record(Source, self.node("input"), channels)
             self.values.put(tensor, live(along(labels, 1, tensor.shape)))
+            if channels == 1 < tensor.size(1):
+                self.run.loose.update(labels.tolist())
 
     def output(self, outputs: Any) -> None:
         """Note what the network returns."""
@@ -233,6 +255,7 @@ class LabelRun(TorchFunctionMode):
         gives = (
             values_of(call, found) if interesting or call.name in SIZED else [Value()] * len(found)
         )
+        gives = [self._merged(call, value) for value in gives]
         writes = {}
         for place in written:
             tensor = call.operands[place][0]
@@ -263,6 +286,17 @@ class LabelRun(TorchFunctionMode):
                 made,
             )
         )
+
+    def _merged(self, call: Call, value: Value) -> Value:
+        """Return a value with one label where several are of no channel: boxes of many images."""
+        if not value.live or len(value.planes) != 1 or not varying(value.planes[0]):
+            return value
+        labels = narrowed(value.planes[0]).flatten()
+        if not self._is_loose(labels):
+            return value
+        call.moves = False
+        whole = self.record(Whole, self.node(call.name), 1, inputs=labels.unique()[None])
+        return live(everywhere(whole, value.planes[0].shape))
 
     def _numbers(self, call: Call) -> None:
         """Keep whole what numbers count that end up in arithmetic."""

@@ -77,7 +77,7 @@ class ConstantRun(Follower):
                 called(model, inputs)
 
     def loose(self, graph: ChannelGraph) -> Tensor:
-        """Meet every operation, since what is whole may be constant, too."""
+        """Meet every operation, since what is of no channel may be constant, too."""
         return torch.zeros(graph.num_labels, dtype=torch.bool)
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:

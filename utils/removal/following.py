@@ -22,7 +22,7 @@ from utils.graph.labels import along, left_of, narrowed, varying
 from utils.graph.movements import data_of, move, tidy
 from utils.graph.operations import FACTS, JOINS, SIZED, SIZES, operation_name
 from utils.graph.parameters import ParameterLabels
-from utils.graph.relations import CONSTANT, FIRST_CHANNEL, FIXED, ZERO, Filters, Norm, Source, Whole
+from utils.graph.relations import CONSTANT, FIRST_CHANNEL, FIXED, ZERO, Filters, Norm, Source
 from utils.graph.tracing import ModuleCall, Operation, Run, left_alone, watching_modules
 from utils.graph.values import Value, Values, live, tensors_in
 from utils.removal.record import WHOLE, Places
@@ -128,19 +128,19 @@ class Follower(TorchFunctionMode):
             self.values.put(tensor, live(along(next(self._sources).outputs, 1, tensor.shape)))
 
     def loose(self, graph: ChannelGraph) -> Tensor:
-        """Return bool [num_labels]: labels that are of no channel, and what is made of such alone.
+        """Return bool [num_labels]: what operations on nothing else need not be met for.
 
-        They are of a whole input, or of what all channels together decided. Operations on nothing
-        else need not be met: how many there are may depend on the numbers, as on the boxes that a
-        detector finds.
+        That is what is of no channel, what layers give that reach the output, and what is made of
+        such alone: how a detector goes on with its boxes depends on the numbers.
         """
+        protected = graph.protected()
         loose = torch.zeros(graph.num_labels, dtype=torch.bool)
-        loose[[ZERO, CONSTANT, FIXED]] = True
-        for relation in graph.relations:
-            alone = len(relation.outputs) == 1 and type(relation) in (Source, Whole)
+        loose[[ZERO, CONSTANT, FIXED, *self.run.loose]] = True
+        for relation in self.run.relations:
             inputs = getattr(relation, "inputs", None)
-            layer = isinstance(relation, Filters | Norm) or inputs is None
-            if alone or not layer and bool(loose[inputs].all()):
+            if isinstance(relation, Filters):
+                loose[relation.outputs] = relation.module in protected
+            elif inputs is not None and not isinstance(relation, Norm) and loose[inputs].all():
                 loose[relation.outputs] = True
         return loose
 
