@@ -9,7 +9,6 @@ import torch
 from utils.options.networks import load_network
 
 NETWORKS = {
-    "torchvision:resnet18": "num_classes=2",
     "torchvision:mobilenet_v3_small": "num_classes=2,width_mult=0.25,reduced_tail=True",
     "timm:mobilenetv4_conv_small": "num_classes=2",
 }

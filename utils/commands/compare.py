@@ -12,7 +12,8 @@ from utils.paper.measured_runs import read_summary
 from utils.paper.rates import CompressRates, read_rates
 from utils.paper.tables import PaperRow, published_rows
 from utils.planning.counting import beside_paper, published_counts, slim_counts
-from utils.planning.plan import make_plan
+from utils.planning.plan import planner, score_layers
+from utils.removal.surgery import remove_filters
 from utils.reports.compare_figures import write_comparison
 from utils.runs.job_folder import JobFolder
 
@@ -37,34 +38,33 @@ def _row(row: PaperRow, rank_folder: Path) -> dict[str, Any]:
     if row.compress_rate is None:
         return {**row_without_rates(row), "physical": None}
     rates = read_rates(row.compress_rate, outline(row.arch), row.layout)
-    found = published_counts(rates)
+    if rates.layout == "hrankplus":
+        found = slim_counts(rates)
+    else:
+        found = {"published": published_counts(rates), "physical": _physical(rates, rank_folder)}
+    published, physical = found["published"], found["physical"]
     return {
-        **compare_row(row, found["macs"], found["parameters"]),
-        "physical": _physical(rates, rank_folder),
+        **compare_row(row, published["macs"], published["parameters"]),
+        "physical": physical,
     }
 
 
 def _physical(rates: CompressRates, rank_folder: Path) -> dict[str, int] | str:
-    """Return the counts of the network that is left.
+    """Return the counts of the network that HRank's rates leave.
 
-    HRankPlus's rates give the widths. What HRank's leave depends on the filters that are chosen:
-    only where the same are kept on both sides of a sum do its channels go.
+    They depend on the filters that are chosen: only where the same are kept on both sides of a sum
+    do its channels go. The network is counted, not run: nothing of it is proven.
     """
-    if rates.layout == "hrankplus":
-        return slim_counts(rates)
     if not any(rates.values):
         return counts(physical_cost(rates.network.model, rates.network.image))
     if not rank_folder.is_dir():
         return NEEDS_RANKS
-    planned = make_plan(
-        draw_network(rates.network.spec, seed=0),
-        compress_rate=rates.text(),
-        criterion="rank",
-        rank_folder=rank_folder,
-        seed=0,
-        force=True,  # only the kept sets count, not the weights
-    )
-    return counts(physical_cost(planned.slim, planned.dense.image))
+    dense = draw_network(rates.network.spec, seed=0)
+    # Only the kept sets count, not the weights.
+    scores = score_layers(dense, criterion="rank", rank_folder=rank_folder, seed=0, force=True)
+    plan = planner(dense, scores)(read_rates(rates.text(), dense, rates.layout))
+    slim = remove_filters(dense.model, dense.graph, plan.masks(), check=False)
+    return counts(physical_cost(slim, dense.image))
 
 
 def _job(folder: JobFolder) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from torch.overrides import TorchFunctionMode
 
 from utils.graph.call_sites import CallSite, CallSites
 from utils.graph.channel_graph import ChannelGraph
+from utils.graph.forward_pass import watching_modules
 from utils.graph.operations import COPIES, ELEMENTWISE, operation_name
 from utils.graph.relations import Filters, Norm
-from utils.graph.tracing import Operation, Run, watching_modules
+from utils.graph.tracing import Operation, Run
 from utils.graph.values import tensors_in
 
 

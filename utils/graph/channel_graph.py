@@ -16,6 +16,7 @@ from torch import Tensor
 
 from utils.graph.alignment import Ends, alignments
 from utils.graph.filters import filters_first
+from utils.graph.forward_pass import left_alone, watching_modules
 from utils.graph.inputs import called, repeated
 from utils.graph.parameters import ParameterLabels
 from utils.graph.presence import spread
@@ -28,7 +29,7 @@ from utils.graph.relations import (
     Source,
     Whole,
 )
-from utils.graph.tracing import LabelRun, Run, left_alone, watching_modules
+from utils.graph.tracing import LabelRun, Run
 from utils.runs.borrowed_state import evaluating, training
 from utils.runs.exported import check_names
 

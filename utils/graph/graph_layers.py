@@ -10,10 +10,10 @@ from torch import Tensor
 from utils.graph.activation_sites import ActivationSite, SiteValues, activation_sites
 from utils.graph.call_sites import CallSite
 from utils.graph.channel_graph import ChannelGraph
+from utils.graph.forward_pass import left_alone
 from utils.graph.groups import ChannelGroup, channel_groups
 from utils.graph.inputs import called
 from utils.graph.prunable import RankLayer, RankLayers, Site
-from utils.graph.tracing import left_alone
 from utils.runs.borrowed_state import evaluating
 
 

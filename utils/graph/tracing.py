@@ -4,8 +4,7 @@ The network's own code runs as ever, with real tensors; every torch function tha
 here. So control flow, sizes, optional arguments, lists and dicts need no care.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -322,65 +321,3 @@ def _counted_size(value: Value, dim: int, size: int) -> int:
             labels = vector_along(plane, dim) if exact else plane_labels(plane)
             return counted(size, labels, exact=exact)
     return size
-
-
-@contextmanager
-def watching_modules(run: Any) -> Iterator[None]:
-    """Tell `run` when a module is entered and left, by its `enter` and `leave`.
-
-    A module that raises an error is never left.
-    """
-    original = nn.Module.__call__
-
-    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        entered = run.enter(module, args, kwargs)
-        out = original(module, *args, **kwargs)
-        run.leave(entered, out)
-        return out
-
-    nn.Module.__call__ = call
-    try:
-        yield
-    finally:
-        nn.Module.__call__ = original
-
-
-@contextmanager
-def left_alone(model: nn.Module) -> Iterator[None]:
-    """Put back, at exit, what a forward pass may change: modes, attributes, buffers, RNG."""
-    kept = [
-        (module, {key: (value, _shallow(value)) for key, value in vars(module).items()})
-        for module in model.modules()
-    ]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            for module, attributes in kept:
-                vars(module).clear()
-                for key, (value, content) in attributes.items():
-                    vars(module)[key] = _at_rest(value)
-                    _refill(value, content)
-            for buffer, content in buffers:
-                if buffer.is_meta or not torch.equal(
-                    buffer, content
-                ):  # versions tell no statistics
-                    buffer.detach().copy_(content)
-
-
-def _shallow(value: Any) -> Any:
-    return value.copy() if type(value) in (dict, list, set) else None
-
-
-def _at_rest(value: Any) -> Any:
-    """Return a value; a tensor that the last forward pass computed without what it came from."""
-    return value.detach() if isinstance(value, Tensor) and not value.is_leaf else value
-
-
-def _refill(value: Any, content: Any) -> None:
-    if type(value) is list:
-        value[:] = content
-    elif type(value) in (dict, set):
-        value.clear()
-        value.update(content)

@@ -5,12 +5,11 @@ from typing import Any
 
 import torch.nn as nn
 
-from utils.graph.network import Network
 from utils.metrics.accuracy import Accuracy
 from utils.metrics.cost import counts, paper_cost
-from utils.metrics.slim_cost import SlimCost, slim_cost
+from utils.metrics.slim_cost import slim_cost
 from utils.paper.compare import compare_row
-from utils.paper.hrankplus import Width, pooling_macs, slim_widths
+from utils.paper.hrankplus import pooling_macs, slim_widths
 from utils.paper.rates import CompressRates, read_rates
 from utils.paper.tables import matching_row
 
@@ -22,9 +21,7 @@ def published_counts(rates: CompressRates) -> dict[str, int]:
     """
     network = rates.network
     if rates.layout == "hrankplus":
-        widths = slim_widths(network, rates.values)
-        slim, pooling = _slim(network, widths), pooling_macs(network, widths)
-        return {"macs": slim.thop_macs + pooling, "parameters": slim.parameters}
+        return slim_counts(rates)["published"]
     modules = network.model.named_modules()
     convs = {name: module for name, module in modules if isinstance(module, nn.Conv2d)}
     filters = {name: conv.out_channels for name, conv in convs.items()}
@@ -50,11 +47,16 @@ def beside_paper(
     return compare_row(row, counted["macs"], counted["parameters"], accuracy)
 
 
-def slim_counts(rates: CompressRates) -> dict[str, int]:
-    """Return the conv and linear MACs and all parameters of HRankPlus's slim network."""
-    slim = _slim(rates.network, slim_widths(rates.network, rates.values))
-    return {"macs": slim.macs, "parameters": slim.parameters}
+def slim_counts(rates: CompressRates) -> dict[str, dict[str, int]]:
+    """Return the MACs and parameters of HRankPlus's slim network by both counts.
 
-
-def _slim(network: Network, widths: Mapping[str, Width]) -> SlimCost:
-    return slim_cost(network.model, network.image, widths)
+    "published" is what thop 0.0.31 makes of it, "physical" are the MACs of convs and linears alone.
+    """
+    network = rates.network
+    widths = slim_widths(network, rates.values)
+    slim = slim_cost(network.model, network.image, widths)
+    by_thop = slim.thop_macs + pooling_macs(network, widths)
+    return {
+        "published": {"macs": by_thop, "parameters": slim.parameters},
+        "physical": {"macs": slim.macs, "parameters": slim.parameters},
+    }

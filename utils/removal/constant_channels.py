@@ -13,6 +13,7 @@ from torch import Tensor
 
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.filters import filters_first
+from utils.graph.forward_pass import left_alone, watching_modules
 from utils.graph.inputs import called, drawn, repeated
 from utils.graph.labels import axis_vector
 from utils.graph.relations import (
@@ -32,7 +33,7 @@ from utils.graph.relations import (
     Tied,
     Whole,
 )
-from utils.graph.tracing import Operation, left_alone, watching_modules
+from utils.graph.tracing import Operation
 from utils.graph.values import Value
 from utils.removal.following import Follower
 from utils.runs.borrowed_state import evaluating, training

@@ -17,13 +17,14 @@ from torch.overrides import TorchFunctionMode
 
 from utils.graph.aligned import is_aligned
 from utils.graph.channel_graph import ChannelGraph
+from utils.graph.forward_pass import left_alone, watching_modules
 from utils.graph.inputs import called, inputs_labelled, repeated
 from utils.graph.labels import along, left_of, narrowed, varying
 from utils.graph.movements import data_of, move, tidy
 from utils.graph.operations import FACTS, JOINS, SIZED, SIZES, operation_name
 from utils.graph.parameters import ParameterLabels
 from utils.graph.relations import CONSTANT, FIRST_CHANNEL, FIXED, ZERO, Filters, Norm, Source
-from utils.graph.tracing import ModuleCall, Operation, Run, left_alone, watching_modules
+from utils.graph.tracing import ModuleCall, Operation, Run
 from utils.graph.values import Value, Values, live, tensors_in
 from utils.removal.record import WHOLE, Places
 from utils.runs.borrowed_state import evaluating, training

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from utils.graph.channel_graph import ChannelGraph
+from utils.graph.forward_pass import left_alone, watching_modules
 from utils.graph.inputs import called, drawn, repeated
 from utils.graph.operations import operation_name
-from utils.graph.tracing import left_alone, watching_modules
 from utils.graph.values import tensors_in
 from utils.removal.following import Misfit
 from utils.runs.borrowed_state import evaluating, training
