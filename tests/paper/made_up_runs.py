@@ -10,7 +10,17 @@ def counted(correct, images=10_000):
     return found | {"top1_percent": 100 * correct / images}
 
 
-def summary(name, *, correct, criterion="rank", seed=0, removed=True, last=None, **options):
+def summary(
+    name,
+    *,
+    correct,
+    criterion="rank",
+    seed=0,
+    removed=True,
+    last=None,
+    epochs_trained=2,
+    **options,
+):
     """The summary of a fine-tuned run with `correct` of 10,000 right: what `prune` wrote of old."""
     dense = {"macs": 1_000_000, "parameters": 20_000}
     slim = {"macs": 400_000, "parameters": 5_000} if removed else dense
@@ -40,6 +50,7 @@ def summary(name, *, correct, criterion="rank", seed=0, removed=True, last=None,
         },
         "accuracy": {state: {"test": counted(right[state])} for state in right},
         "best_epoch": 2,
+        "epochs_trained": epochs_trained,
         "seconds_of_finetuning": 600.0,
         "latency": {what: {"dense": timed, "pruned": timed} for what in ("one_image", "batch")},
         "pruned_file": f"result/resnet_20/{name}/pruned.pt",

@@ -90,6 +90,24 @@ def test_other_widths_and_recipes_are_not_compared(tmp_path):
     assert [len(family) for family in families(in_order(tmp_path))] == [1, 1]
 
 
+def test_layer_by_layer_stands_beside_at_once_with_as_many_epochs_in_all(tmp_path):
+    write_run(tmp_path, "at_once", correct=8000, epochs=6)
+    write_run(tmp_path, "by_layer", correct=8300, schedule="layerwise", epochs_trained=6)
+    write_run(tmp_path, "longer", correct=8300, schedule="layerwise", epochs_trained=8)
+    found = families(in_order(tmp_path))
+    treatments = [[group.first.treatment for group in family] for family in found]
+    assert treatments == [["rank", "rank, layer by layer"], ["rank, layer by layer"]]
+
+
+def test_ranks_of_another_folder_are_named(tmp_path):
+    write_run(tmp_path, "own", correct=8000)
+    write_run(tmp_path, "other", correct=8000, rank_conv="rank_conv/resnet_20_sites_conv")
+    (family,) = families(in_order(tmp_path))
+    assert [group.first.treatment for group in family] == [
+        *("rank", "rank of resnet_20_sites_conv"),
+    ]
+
+
 def test_pairs_that_are_not_told_apart_are_named(groups):
     three = [groups[name] for name in ("nothing removed", "l1", "rank")]
     assert not_told_apart(three) == "Not told apart: l1 (3) from rank (5)."

@@ -33,6 +33,7 @@ def test_what_is_masked_stays_zero_and_the_curves_go_on_over_the_stages(call, jo
             assert not tensor[gone].any() and tensor[layer["kept"]].any(), conv
     events = EventAccumulator("job").Reload()
     stages = 1 if schedule == ("oneshot",) else 2
+    assert found["epochs_trained"] == stages * EPOCHS
     for tag in ("loss/train", "training/stage"):
         assert [event.step for event in events.Scalars(tag)] == list(range(stages * EPOCHS))
     drawn = [event.value for event in events.Scalars("training/stage")]

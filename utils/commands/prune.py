@@ -170,7 +170,6 @@ def _run(
             states = ("pruned", "recalibrated")
             accuracy |= {x: tuned.steps[-1][x] for x in states if x in tuned.steps[-1]}
             stepped = {"steps": tuned.steps, **planned.costs(config.mode)}
-            stepped["epochs_trained"] = sum(row["epochs"] for row in tuned.steps)
         accuracy["finetuned_best"] = as_dicts(result.best)
         accuracy["finetuned_last"] = as_dicts(result.last)
         log_weights(log, model, FINETUNED)
@@ -187,7 +186,7 @@ def _run(
         "removed_equals_masked": difference,
         "accuracy": accuracy,
         "best_epoch": None if result is None else result.best_epoch + 1,
-        "epochs_trained": 0 if result is None else len(result.epochs),
+        "epochs_trained": log.lines,  # of all stages
         "train_images": len(images.train),
         "seconds_of_finetuning": 0.0 if result is None else result.seconds,
         "latency": latencies({"dense": dense, "pruned": model}, images.first_batch(images.test)),

@@ -49,7 +49,7 @@ def _made(group: Group) -> tuple[str, ...]:
         group.name,
         ", ".join(str(run.seed) for run in group.runs),
         f"{group.first.summary['train_images']:,} of {group.first.summary['dataset']}",
-        options["epochs"],
+        group.first.epochs,
         f"rate {options['lr']:g}, {_schedule(options)}, batch {options['train_batch_size']}",
         _kept_weights(group),
         f"{minutes:.0f}",

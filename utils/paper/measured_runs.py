@@ -26,6 +26,7 @@ _LATENCY = "latency.json"
 # Options that may differ between runs that are set beside each other, and where their files lie:
 # the checkpoint is known by its digest, the images by their dataset and number.
 _VARIED = {"seed", "criterion", "init", "compress_rate", "rank_conv", "resume", "data_dir"}
+_VARIED |= {"schedule", "epochs"}  # epochs are compared in all
 
 # What tables show of a summary, besides its accuracies and options.
 _SHOWN = ("arch", "criterion", "compress_rate", "paper_rule", "physical", "paper", "train_images")
@@ -74,10 +75,26 @@ class Run:
         return self.options.get("init", "pruned")
 
     @property
+    def schedule(self) -> str:
+        """How the filters went: "oneshot", "layerwise" or "iterative"."""
+        return self.options.get("schedule", "oneshot")
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs of fine-tuning there were in all stages together."""
+        in_stages = self.schedule != "oneshot"
+        return self.summary["epochs_trained"] if in_stages else self.options["epochs"]
+
+    @property
     def treatment(self) -> str:
-        """What was done to the network before it was trained, in words."""
-        removed = "nothing removed" if self.removes_nothing else self.summary["criterion"]
-        return f"{removed} from scratch" if self.init == "scratch" else removed
+        """What was done to the network, in words."""
+        scratch = " from scratch" if self.init == "scratch" else ""
+        if self.removes_nothing:
+            return f"nothing removed{scratch}"
+        ranks = self.options["rank_conv"]
+        by = f" of {Path(ranks).name}" if ranks and "rank" in self.summary["criterion"] else ""
+        how = {"layerwise": ", layer by layer", "iterative": ", in steps"}.get(self.schedule, "")
+        return f"{self.summary['criterion']}{by}{how}{scratch}"
 
     @property
     def removes_nothing(self) -> bool:
@@ -91,8 +108,11 @@ def same_recipe(one: Run, other: Run) -> bool:
     An option that one of them does not have, being older, does not tell them apart.
     """
     options = (one.options.keys() & other.options.keys()) - _VARIED
-    return all(one.options[name] == other.options[name] for name in options) and all(
-        one.summary[name] == other.summary[name] for name in ("dataset", "train_images")
+    alike = all(one.options[name] == other.options[name] for name in options)
+    return (
+        alike
+        and one.epochs == other.epochs
+        and all(one.summary[name] == other.summary[name] for name in ("dataset", "train_images"))
     )
 
 
@@ -150,14 +170,14 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
 
 
 def _order(run: Run) -> tuple[Any, ...]:
-    images = run.summary["arch"], run.summary["dataset"], run.options["epochs"]
+    images = run.summary["arch"], run.summary["dataset"], run.epochs
     rates = not run.removes_nothing, run.summary["compress_rate"]
-    return *images, *rates, run.init, run.summary["criterion"], run.seed
+    return *images, *rates, run.treatment, run.seed
 
 
 def _differ_in_seed(one: Run, other: Run) -> bool:
     treatments = [
-        (run.summary["criterion"], run.summary["compress_rate"], run.init, run.options["rank_conv"])
+        (run.summary["criterion"], run.summary["compress_rate"], run.treatment)
         for run in (one, other)
     ]
     return treatments[0] == treatments[1] and same_recipe(one, other)

@@ -63,7 +63,7 @@ def finding_text(groups: Sequence[Group]) -> str:
 def _result(family: Sequence[Group]) -> tuple[str, str]:
     run, there = family[-1].first, _best_first(family)
     heading = (
-        f"**{run.summary['arch']}**, {counted(run.options['epochs'], 'epoch')} on "
+        f"**{run.summary['arch']}**, {counted(run.epochs, 'epoch')} on "
         f"{run.summary['train_images']:,} train images of {run.summary['dataset']}, "
         f"{run.tuned.images:,} test images. {not_told_apart(there)}"
     )
@@ -164,7 +164,7 @@ def _treatments(family: Sequence[Group]) -> set[str]:
 
 def _trained_images(family: Sequence[Group]) -> int:
     run = family[-1].first
-    return run.summary["train_images"] * run.options["epochs"]
+    return run.summary["train_images"] * run.epochs
 
 
 def _place(group: Group) -> int:
@@ -185,7 +185,7 @@ def _what_was_done(family: Sequence[Group]) -> str:
     )
     return (
         f"**The finding.** A `{run.summary['arch']}` was pruned at {rates} by several criteria, "
-        f"each fine-tuned for {counted(run.options['epochs'], 'epoch')} on "
+        f"each fine-tuned for {counted(run.epochs, 'epoch')} on "
         f"{run.summary['train_images']:,} images of {_DATASETS.get(dataset, dataset)}."
     )
 
