@@ -144,10 +144,10 @@ class LabelRun(TorchFunctionMode):
 
     def _is_loose(self, labels: Tensor) -> bool:
         """True for labels of no channel, at least one of them loose."""
-        loose, found = self.run.loose, labels.flatten()
-        if not loose or not any(int(label) in loose for label in found[:1]):
+        found, loose = labels[labels >= FIRST_CHANNEL], self.run.loose
+        if not len(found) or int(found[0]) not in loose:
             return False
-        return all(x in loose or x < FIRST_CHANNEL for x in found.unique().tolist())
+        return loose.issuperset(found.unique().tolist())
 
     def stays(self, labels: Tensor, node: str) -> None:
         """Let channels or positions of parameters stay where they are."""
