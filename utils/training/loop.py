@@ -15,7 +15,6 @@ from utils.runs.job_folder import JobFolder
 from utils.runs.log import RunLog
 from utils.runs.notes import note
 from utils.runs.stop_signals import HeldStops, Stopped, stops_held
-from utils.training.kept_memory import keep_freed_memory
 from utils.training.memory_layout import with_layout
 from utils.training.random_numbers import seeded
 from utils.training.records import accuracies_in, epoch_record
@@ -84,8 +83,6 @@ def fit(
             stage that the run has left behind, or a last.pt that does not fit.
         Stopped: by a signal, for which a caller has asked with `stops_raised`.
     """
-    if next(model.parameters()).device.type == "cpu":
-        keep_freed_memory()
     recipe = with_layout(recipe, model, lambda: batches_of(0, 0), steps, checkpoints)
     optimizer = make_optimizer(model, recipe)
     step = TrainingStep(model, optimizer, recipe, after_step=after_step, teacher=teacher)

@@ -12,6 +12,7 @@ from utils.runs import processes
 from utils.runs.borrowed_state import evaluating, training
 from utils.runs.compiler import compiled
 from utils.training.averaging import WeightAverage
+from utils.training.kept_memory import keep_freed_memory
 from utils.training.not_finite import LossWatch
 from utils.training.schedules import Recipe
 from utils.training.synchronised_norms import synchronised_norms
@@ -51,6 +52,8 @@ class TrainingStep:
         teacher: nn.Module | None = None,
     ):
         device = _device_of(model)
+        if device.type == "cpu":
+            keep_freed_memory()
         half, last = (_is_on(choice, device) for choice in (recipe.amp, recipe.channels_last))
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=half)
         self._memory_format = torch.channels_last if last else torch.preserve_format
