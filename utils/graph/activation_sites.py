@@ -100,7 +100,7 @@ class SiteValues(TorchFunctionMode):
         self._calls, self._tell = frozenset(calls), tell
 
     def __enter__(self):
-        self._sites, self._running = CallSites(), [""]
+        self._sites = CallSites(self._paths)
         self._watching = watching_modules(self)
         self._watching.__enter__()
         return super().__enter__()
@@ -111,12 +111,10 @@ class SiteValues(TorchFunctionMode):
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Note that a module is called."""
-        self._running.append(self._paths.get(id(module), self._running[-1]))
-        self._sites.enter(self._running[-1])
+        self._sites.enter(module)
 
     def leave(self, entered: None, out: Any) -> None:
         """Note that it has returned."""
-        self._running.pop()
         self._sites.leave()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

@@ -273,6 +273,6 @@ def _sentence(model: nn.Module, run: LabelRun, error: Exception) -> str:
     """Say in one sentence what the network's own code raised, and in which module."""
     lines = str(error).strip().splitlines()
     reason = lines[0][:200] if lines else repr(error)
-    path = run.stack[-1]
+    path = run.sites.path
     where = f" in module {path!r} ({type(run.parameters.modules[path]).__name__})" if path else ""
     return f"{type(model).__name__} does not run on the example{where}: {reason}"

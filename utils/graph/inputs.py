@@ -29,7 +29,7 @@ def repeated(example: Any, count: int, like: Tensor | None = None) -> Any:
         return tensor[:1].repeat(count, *[1] * (tensor.dim() - 1))
 
     def change(argument: Any) -> Any:
-        if _says_what_is_there(argument):
+        if _is_annotation(argument):
             return [mapped(argument[0], placed) for _ in range(count)]
         return mapped(argument, batch)
 
@@ -39,13 +39,13 @@ def repeated(example: Any, count: int, like: Tensor | None = None) -> Any:
 def drawn(example: Any, draw: Callable[[Tensor], Tensor]) -> Any:
     """Return an example with every tensor changed, except in what says what images hold."""
     return _by_argument(
-        example, lambda value: value if _says_what_is_there(value) else mapped(value, draw)
+        example, lambda value: value if _is_annotation(value) else mapped(value, draw)
     )
 
 
 def without_annotations(example: Any) -> Any:
     """Return an example with None for what says what images hold."""
-    return _by_argument(example, lambda value: None if _says_what_is_there(value) else value)
+    return _by_argument(example, lambda value: None if _is_annotation(value) else value)
 
 
 def inputs_labelled(inputs: Any) -> Iterator[tuple[Tensor, int]]:
@@ -67,7 +67,7 @@ def _by_argument(example: Any, change: Callable[[Any], Any]) -> Any:
     return change(example)
 
 
-def _says_what_is_there(argument: Any) -> bool:
+def _is_annotation(argument: Any) -> bool:
     is_list = isinstance(argument, list) and bool(argument)
     return is_list and all(isinstance(entry, dict) for entry in argument)
 

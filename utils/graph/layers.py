@@ -134,7 +134,7 @@ def _layer_name(call: Any, weights: Value, weight: Tensor) -> tuple[str, bool]:
     trained = labels.trained(frozenset(sources))
     if last == "weight" and owner in labels.modules:
         return owner, trained
-    running = call.run.stack[-1]
+    running = call.run.sites.path
     if running and name.startswith(running + "."):
         taken = labels.layers.get(running, set())
         if not taken or name in taken:

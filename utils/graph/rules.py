@@ -189,7 +189,7 @@ def _placed(call: Call, found: list[Tensor]) -> list[Value] | None:
         return None
     target = call.args[0]
     labels = labelled_like(call, call.value(target), target)
-    if is_aligned(call.run.parameters.modules[call.run.stack[-1]]):
+    if is_aligned(call.run.parameters.modules[call.run.sites.path]):
         absent = call.run.record(Absent, call.name, target.size(dim))
         labels = along(absent, dim % target.dim(), target.shape)
     source = labelled_like(call, call.value(given), given)

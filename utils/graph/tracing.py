@@ -108,10 +108,8 @@ class LabelRun(TorchFunctionMode):
         super().__init__()
         self.parameters, self.run = labels, Run(training)
         self.values = Values(labels.value, labels.names)
-        self.stack: list[str] = [""]
         self._counts: dict[str, int] = {}
-        self._paths = labels.paths
-        self._sites = CallSites()
+        self.sites = CallSites(labels.paths)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -123,7 +121,7 @@ class LabelRun(TorchFunctionMode):
         out = func(*args, **kwargs)
         if name in SIZES and not isinstance(out, Tensor):
             return self._size(args[0], out)
-        site = self._sites.next(name)
+        site = self.sites.next(name)
         written = [i for i, (t, version) in enumerate(before) if t._version != version]
         call = Call(self, name, func, args, kwargs, out, operands, bool(written))
         self._note(call, site, written)
@@ -162,7 +160,7 @@ class LabelRun(TorchFunctionMode):
 
     def node(self, name: str) -> str:
         """Return a name for an operation in the running module that no other has."""
-        where = f"{name} in {self.stack[-1]}" if self.stack[-1] else name
+        where = f"{name} in {self.sites.path}" if self.sites.path else name
         self._counts[where] = self._counts.get(where, 0) + 1
         count = self._counts[where]
         return where if count == 1 else f"{where}, {count}"
@@ -171,19 +169,16 @@ class LabelRun(TorchFunctionMode):
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> ModuleCall:
         """Note that a module is called."""
-        path = self._paths.get(id(module), self.stack[-1])
+        self.sites.enter(module)
         first = next(tensors_in((args, kwargs)), None)
         takes = None if first is None else self.values.get(first)
-        call = ModuleCall(path, len(self.run.operations), len(self.run.relations), takes)
+        call = ModuleCall(self.sites.path, len(self.run.operations), len(self.run.relations), takes)
         self.run.calls.append(call)
-        self.stack.append(path)
-        self._sites.enter(path)
         return call
 
     def leave(self, call: ModuleCall, out: Any) -> None:
         """Note what a module's call gave."""
-        self.stack.pop()
-        self._sites.leave()
+        self.sites.leave()
         module = self.parameters.modules[call.path]
         if is_emptied(module):
             zeros = self.record(Nothing, self.node("zeros"), module.width)

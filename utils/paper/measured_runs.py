@@ -15,6 +15,7 @@ from typing import Any
 from utils.metrics.accuracy import ACCURACY, Accuracy
 from utils.paper.markdown import counted
 from utils.runs.atomic_write import write_json
+from utils.runs.choices import RANK_CRITERIA
 from utils.runs.job_folder import JobFolder
 from utils.runs.json_files import read_json
 from utils.runs.regular_file import is_there
@@ -92,7 +93,8 @@ class Run:
         if self.removes_nothing:
             return f"nothing removed{scratch}"
         ranks = self.options["rank_conv"]
-        by = f" of {Path(ranks).name}" if ranks and "rank" in self.summary["criterion"] else ""
+        ranked = ranks and self.summary["criterion"] in RANK_CRITERIA
+        by = f" of {Path(ranks).name}" if ranked else ""
         how = {"layerwise": ", layer by layer", "iterative": ", in steps"}.get(self.schedule, "")
         return f"{self.summary['criterion']}{by}{how}{scratch}"
 
@@ -108,10 +110,9 @@ def same_recipe(one: Run, other: Run) -> bool:
     An option that one of them does not have, being older, does not tell them apart.
     """
     options = (one.options.keys() & other.options.keys()) - _VARIED
-    alike = all(one.options[name] == other.options[name] for name in options)
     return (
-        alike
-        and one.epochs == other.epochs
+        one.epochs == other.epochs
+        and all(one.options[name] == other.options[name] for name in options)
         and all(one.summary[name] == other.summary[name] for name in ("dataset", "train_images"))
     )
 
@@ -177,7 +178,10 @@ def _order(run: Run) -> tuple[Any, ...]:
 
 def _differ_in_seed(one: Run, other: Run) -> bool:
     treatments = [
-        (run.summary["criterion"], run.summary["compress_rate"], run.treatment)
+        (
+            *(run.summary["criterion"], run.summary["compress_rate"]),
+            *(run.init, run.schedule, run.options["rank_conv"]),
+        )
         for run in (one, other)
     ]
     return treatments[0] == treatments[1] and same_recipe(one, other)
