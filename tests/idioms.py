@@ -220,6 +220,21 @@ class SelfAttention(nn.Module):
         return tokens.transpose(1, 2).reshape(x.shape)
 
 
+class LinearAttention(nn.Module):
+    """Queries that are normalized alone, beside keys that lie in the same memory."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.qk = nn.Conv2d(channels, 2 * channels, 1)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = self.qk(x).tanh().chunk(2, dim=1)
+        q = self.norm(q).flatten(2)
+        k = k.flatten(2).softmax(-1)
+        return x + (k @ q.mT @ q).reshape(x.shape)
+
+
 IDIOMS = (
     InPlace,
     InPlaceView,
@@ -234,4 +249,5 @@ IDIOMS = (
     Functional,
     Neighbours,
     SelfAttention,
+    LinearAttention,
 )

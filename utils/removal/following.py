@@ -175,11 +175,8 @@ class Follower(TorchFunctionMode):
             return func(*args, **kwargs)
         if name != known.name:
             raise _Unfit(f"{name} runs in its place")
-        for tensor, read in zip(operands, known.reads, strict=False):
-            if read.planes and self._is_loose(read):
-                self.values.put(tensor, self._left(read, tensor))
         self.before(known, operands)
-        moved = self._moved(known, name, func, args, kwargs)
+        moved = self._moved(known, func, args, kwargs, self._loose_reads(known, operands))
         out = func(*args, **kwargs)
         found = list(tensors_in(out))
         self._note(known, operands, found, moved)
@@ -193,21 +190,27 @@ class Follower(TorchFunctionMode):
     def after(self, known: Operation, found: list[Tensor]) -> None:
         """Be told what it gave; for subclasses."""
 
+    def _loose_reads(self, known: Operation, operands: list[Tensor]) -> dict[int, Value]:
+        """Return the values that the run does not keep: it need not have met what made them."""
+        pairs = list(zip(operands, known.reads, strict=False))
+        loose = [(t, read) for t, read in pairs if read.planes and self._is_loose(read)]
+        return {id(tensor): self._left(read, tensor) for tensor, read in loose}
+
     def _moved(
-        self, known: Operation, name: str, func: Any, args: Any, kwargs: Any
+        self, known: Operation, func: Any, args: Any, kwargs: Any, loose: dict[int, Value]
     ) -> list[tuple[Tensor, ...]] | None:
         """Return what the operation makes of the planes of labels, for each tensor it gives."""
         if not known.moves:
             return None
-        data = data_of(name, args, kwargs)
-        given = [self.values.get(t) for t in data]
-        if any(v.live for v in given) or name in JOINS:
+        data = data_of(known.name, args, kwargs)
+        given = [loose.get(id(t)) or self.values.get(t) for t in data]
+        if any(v.live for v in given) or known.name in JOINS:
             if any(len(v.planes) > 1 for v in given):
                 return None
             planes = [v.plane(t.shape) for v, t in zip(given, data, strict=True)]
-            return [(tidy(p),) for p in move(name, func, args, kwargs, planes)]
+            return [(tidy(p),) for p in move(known.name, func, args, kwargs, planes)]
         (value,) = given
-        each = [move(name, func, args, kwargs, [plane]) for plane in value.planes]
+        each = [move(known.name, func, args, kwargs, [plane]) for plane in value.planes]
         return [tuple(tidy(p) for p in planes) for planes in zip(*each, strict=True)]
 
     def _note(
