@@ -167,6 +167,38 @@ def test_an_unknown_way_to_align_is_named():
         remove_filters(model, trace_channels(model, IMAGE), {}, align="gather")
 
 
+class Caching(nn.Module):
+    """Keeps a scaled weight while it evaluates, and forgets it when it trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.scale = nn.Parameter(torch.rand(8, 3, 1, 1)), nn.Parameter(torch.rand(8))
+        self.cache = {}
+
+    def train(self, mode=True):
+        if mode:
+            self.cache = {}
+        return super().train(mode)
+
+    def forward(self, x):
+        if self.training:
+            return nn.functional.conv2d(x, self.weight) * self.scale[:, None, None]
+        if "weight" not in self.cache:
+            self.cache["weight"] = self.weight * self.scale[:, None, None, None]
+        return nn.functional.conv2d(x, self.cache["weight"])
+
+
+@torch.no_grad()
+def test_what_a_network_cached_before_is_not_kept():
+    dense, images = nn.Sequential(Caching(), nn.Conv2d(8, 2, 1)).eval(), torch.randn(2, 3, 4, 4)
+    dense(images)
+    kept = mask(1, 0, 1, 1, 0, 1, 1, 1)
+    small = remove_filters(dense, trace_channels(dense, images), {"0": kept})
+    dense.train()[0].weight[~kept] = 0
+    assert small[0].weight.size(0) == 6
+    torch.testing.assert_close(small(images), dense.eval()(images))
+
+
 class Lying(nn.Module):
     """Adds what the trace cannot see: a number that depends on its weights."""
 

@@ -7,9 +7,11 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from utils.runs.borrowed_state import evaluating
+
 
 def copied(model: nn.Module) -> nn.Module:
-    """Return a copy of the model.
+    """Return a copy of the model, without what its modules cached while they evaluated.
 
     Raises:
         ValueError: if something in it cannot be copied.
@@ -17,10 +19,12 @@ def copied(model: nn.Module) -> nn.Module:
     made = (value for module in model.modules() for value in vars(module).values())
     memo = {id(t): t.detach().clone() for t in made if isinstance(t, Tensor) and not t.is_leaf}
     try:
-        return copy.deepcopy(model, memo)  # tensors that were computed are no part of its state
+        twin = copy.deepcopy(model, memo)  # tensors that were computed are no part of its state
     except Exception as error:  # whatever the attributes' own code raises
         lines = str(error).strip().splitlines() or [repr(error)]
         raise ValueError(f"{type(model).__name__} cannot be copied: {lines[0][:200]}") from error
+    with evaluating(twin):
+        return twin
 
 
 def dtypes_of(model: nn.Module) -> dict[str, torch.dtype]:

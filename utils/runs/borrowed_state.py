@@ -24,6 +24,7 @@ def training(model: nn.Module) -> Iterator[nn.Module]:
 def _mode(model: nn.Module, training: bool) -> Iterator[None]:
     # A module may be frozen in eval mode inside a training network: flags go back one by one.
     flags = [(module, module.training) for module in model.modules()]
+    model.train(not training)  # some modules cache in one mode and forget it in the other
     model.train(training)
     try:
         yield
