@@ -98,6 +98,24 @@ def test_a_constant_that_something_else_reads_stays():
     assert remove_filters(model, graph, {"stem": HALF["stem"]}).second.in_channels == 8
 
 
+@pytest.mark.parametrize("spread", [torch.softmax, torch.logsumexp, torch.nansum, torch.norm])
+def test_a_constant_that_depends_on_the_size_of_the_images_stays(spread):
+    class Spread(Block):
+        def forward(self, x):
+            x = self.affine(torch.relu(self.norm(self.stem(x)))).flatten(2)
+            x = spread(x, dim=-1).reshape(*x.shape[:2], -1, 1)
+            return self.head(self.norm2(self.second(x)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = randomized(Spread(), seed=0).eval()
+    masks = {"stem": HALF["stem"]}
+    removed = remove_filters(model, trace_channels(model, IMAGE), masks)
+    masked = copy.deepcopy(model)
+    ChannelMasks(masked, trace_channels(model, IMAGE), masks).apply()
+    other = torch.randn(2, 3, 12, 12).double()
+    torch.testing.assert_close(removed(other), masked(other), rtol=1e-9, atol=1e-9)
+
+
 def test_constants_fold_in_the_precision_that_the_network_has():
     model = drawn().float()
     removed = remove_filters(model, trace_channels(model, IMAGE), HALF)

@@ -16,6 +16,7 @@ from utils.graph.filters import filters_first
 from utils.graph.forward_pass import left_alone, watching_modules
 from utils.graph.inputs import called, drawn, repeated
 from utils.graph.labels import axis_vector
+from utils.graph.operations import ALONG
 from utils.graph.relations import (
     CONSTANT,
     FIRST_CHANNEL,
@@ -128,7 +129,7 @@ class ConstantRun(Follower):
         same = high - low <= _ROUNDING * torch.maximum(low.abs(), high.abs())
         if value.live and carried is not None:
             why = "makes it differ from place to place"
-            if carried and _depends_on_size(known.name):
+            if _depends_on_size(known.name):
                 same &= (low == 0) & (high == 0)
                 why = "makes it depend on the size of the images"
             lost = found[~same & (found >= FIRST_CHANNEL)]
@@ -215,7 +216,8 @@ def _pads(conv: nn.modules.conv._ConvNd) -> bool:
 
 def _depends_on_size(name: str) -> bool:
     """True if the operation may make another number of a constant map of another size."""
-    return name == "sum" or name.startswith(("avgpool", "lppool"))
+    sums = "sum nansum prod logsumexp norm vectornorm countnonzero".split()
+    return name in ALONG or name in sums or name.startswith(("avgpool", "lppool"))
 
 
 def _ranges(labels: Tensor, real: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
