@@ -29,8 +29,9 @@ twenty pairs that are really equal, one is outside by chance. *Time*: how many t
 dense network, measured in turns on an idle machine."""
 
 _SHORT_LEGEND = """\
-*Paper's MACs*: by the paper's rule, *MACs*: really there. *Time*: how many times as fast as dense.
-*To l1*, *to random*: points of top-1 ahead. **Bold**: the 95% intervals exclude zero."""
+*Paper's MACs*: by the paper's rule, *MACs*: really there. *Time*: times as fast as dense. *To l1*,
+*to random*: points of top-1 ahead, **bold** if the 95% intervals exclude zero.
+[More results](utils/paper/README.md#results)."""
 
 Row = Mapping[str, str]  # cell by column
 
@@ -57,7 +58,8 @@ def finding_text(groups: Sequence[Group]) -> str:
         {column: cell.split(" (")[0] for column, cell in row.items() if column != "parameters"}
         for row in [*rows, *_paper(family)]
     ]
-    return "\n\n".join([textwrap.fill(" ".join(said), 120), _table(short), _SHORT_LEGEND])
+    prose, legend = (textwrap.fill(text, 120) for text in (" ".join(said), _SHORT_LEGEND))
+    return "\n\n".join([prose, _table(short), legend])
 
 
 def _result(family: Sequence[Group]) -> tuple[str, str]:
