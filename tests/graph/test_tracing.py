@@ -123,3 +123,42 @@ def test_a_name_that_no_exported_network_can_have_is_refused(name):
     model = nn.Sequential(nn.ModuleDict({name: nn.Conv2d(3, 4, 1)}))
     with pytest.raises(ValueError, match=rf"module '0\.{name}': torch\.export .* another name"):
         trace_channels(model, torch.zeros(1, 3, 4, 4))
+
+
+class Fourier(nn.Module):
+    """A complex parameter before all others."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 8, dtype=torch.cfloat))
+        self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        spectrum = torch.fft.rfft2(F.relu(self.stem(x)))
+        mixed = torch.einsum("oi,nihw->nohw", self.weight.to(spectrum.dtype), spectrum)
+        return self.head(torch.fft.irfft2(mixed, s=x.shape[-2:]))
+
+
+def test_images_are_real_where_the_first_parameter_is_complex():
+    network = Fourier()
+    assert set(trace_channels(network, IMAGE).filters()) == {"stem", "head"}
+
+
+class Normalized(nn.Module):
+    """Weights that are divided by their largest singular value, which all of them decide."""
+
+    def __init__(self):
+        super().__init__()
+        norm = torch.nn.utils.parametrizations.spectral_norm
+        self.convs = nn.Sequential(norm(nn.Conv2d(3, 8, 1)), nn.ReLU(), norm(nn.Conv2d(8, 8, 1)))
+        self.head = norm(nn.Linear(8, 1))
+
+    def forward(self, x):
+        return self.head(self.convs(x).sum((2, 3)))
+
+
+def test_spectral_norms_are_followed_and_read_every_channel():
+    network = Normalized()
+    masks = {"convs.0": torch.arange(8) % 2 == 0}
+    small = remove_filters(network, trace_channels(network, IMAGE), masks)
+    assert small.convs[2].weight.shape[:2] == (8, 8)

@@ -257,7 +257,7 @@ def _traced(model: nn.Module, example: Any) -> ChannelGraph:
 def _run(model: nn.Module, labels: ParameterLabels, example: Any, *, train: bool) -> Run:
     mode = training if train else evaluating
     with left_alone(model), mode(model):
-        inputs = repeated(example, 2, next(model.parameters(), None))  # a batch is no channel
+        inputs = repeated(example, 2, model)  # a batch is no channel
         run = LabelRun(labels, training=train)
         run.source(inputs)
         try:

@@ -14,8 +14,13 @@ from torch import Tensor
 from utils.graph.values import mapped, tensors_in
 
 
-def repeated(example: Any, count: int, like: Tensor | None = None) -> Any:
-    """Return the first image of an example `count` times, in the dtype and place of `like`."""
+def repeated(example: Any, count: int, model: nn.Module | None = None) -> Any:
+    """Return the first image of an example `count` times, as a model's first real parameter lies.
+
+    That is in its dtype and on its device.
+    """
+    parameters = () if model is None else model.parameters()
+    like = next((p for p in parameters if p.is_floating_point()), None)
 
     def placed(tensor: Tensor) -> Tensor:
         if like is None:

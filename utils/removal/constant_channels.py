@@ -70,7 +70,7 @@ class ConstantRun(Follower):
             if not isinstance(relation, Source | Output | Tied):
                 self.reads[id(relation)] = torch.full(relation.inputs.shape, _UNKNOWN).double()
         generator = torch.Generator().manual_seed(0)
-        shaped = repeated(channels.example, 2, next(model.parameters(), None))
+        shaped = repeated(channels.example, 2, model)
         inputs = drawn(shaped, lambda t: _drawn(t, generator))
         mode = training if train else evaluating
         with left_alone(model), mode(model), torch.no_grad():

@@ -15,7 +15,7 @@ from utils.graph.forward_pass import left_alone, watching_modules
 from utils.graph.inputs import called, drawn, repeated
 from utils.graph.operations import operation_name
 from utils.graph.values import tensors_in
-from utils.removal.following import Misfit
+from utils.removal.misfits import Misfit
 from utils.runs.borrowed_state import evaluating, training
 
 Modes = tuple[Callable[[nn.Module], AbstractContextManager[nn.Module]], ...]
@@ -131,8 +131,7 @@ def _answers(
     watching = nullcontext() if watcher is None else watching_modules(watcher)
     with left_alone(model), mode(model):
         torch.manual_seed(0)
-        like = next(model.parameters(), None)
-        shaped = repeated(graph.example, images, like)
+        shaped = repeated(graph.example, images, model)
         inputs = drawn(shaped, lambda t: torch.randn_like(t) if t.is_floating_point() else t)
         try:
             with watching, _NoDropout():

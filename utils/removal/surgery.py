@@ -19,9 +19,10 @@ from utils.graph.emptied import empty, is_emptied
 from utils.graph.relations import Filters, Norm
 from utils.removal.copies import copied
 from utils.removal.folding import add_folds, filled, foldable, folds
-from utils.removal.following import Misfit, kept_to_follow, misfit
+from utils.removal.following import misfit
 from utils.removal.law import first_difference
 from utils.removal.masks import ChannelMasks
+from utils.removal.misfits import Misfit, kept_to_follow
 from utils.removal.record import ALIGN, NO_LABELS, Removal, note_removal
 
 _TRIES = 200  # each keeps more places, so that some try fits
