@@ -53,8 +53,6 @@ REASONS = {  # why networks keep more than others remove, or most of what they h
     "what attention mixes stays whole: queries, keys, values, unfolded maps": (
         "torchvision/swin_t",
         "torchvision/vit_b_32",
-        "timm_tokens/volo_d1_224",
-        "timm_tokens/xcit_nano_12_p16_224",
     ),
 }
 SHARES = ("one_left", "one_macs_left", "sums_left", "sums_macs_left")
