@@ -81,6 +81,15 @@ def test_a_run_is_three_points_by_both_rules_with_their_intervals():
     assert tuned["state"] == "fine-tuned" and tuned["source"] == SUMMARY["job_dir"]
 
 
+def test_a_run_that_removes_nothing_is_not_one_of_its_criterion():
+    costs = {
+        rule: {**SUMMARY[rule], "pruned": SUMMARY[rule]["dense"]}
+        for rule in ("paper_rule", "physical")
+    }
+    *_, tuned = accuracy_points("resnet_56", [{**SUMMARY, **costs, "init": "pruned"}])
+    assert (tuned["method"], tuned["macs_percent"]) == ("nothing removed", 100.0)
+
+
 def test_published_points_come_before_the_runs():
     points = accuracy_points("resnet_56", [SUMMARY])
     published = [point for point in points if point["state"] == "published"]

@@ -25,10 +25,11 @@ def _run_points(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the states of a run: dense, pruned before fine-tuning, fine-tuned."""
     left = {rule: _percent_left(summary[rule]) for rule in ("paper_rule", "physical")}
     states = {name: summary["accuracy"][name]["test"] for name in _STATES}
+    method = "nothing removed" if set(left.values()) == {100.0} else summary["criterion"]
     return [
         {
             "state": label,
-            "method": summary["criterion"] + ", from scratch" * (summary.get("init") == "scratch"),
+            "method": method + ", from scratch" * (summary.get("init") == "scratch"),
             "row": Path(summary["job_dir"]).name,
             "macs_percent": 100.0 if name == "dense" else left["paper_rule"],
             "physical_macs_percent": 100.0 if name == "dense" else left["physical"],
