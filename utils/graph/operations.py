@@ -10,7 +10,7 @@ MOVEMENTS = frozenset(  # run on the labels themselves
     " splitwithsizes unsafesplit unsafesplitwithsizes tensorsplit hsplit vsplit dsplit unbind"
     " narrow narrowcopy select indexselect getitem index take takealongdim gather reshape view"
     " viewas reshapeas flatten unflatten ravel permute transpose swapaxes swapdims movedim moveaxis"
-    " t adjoint mt squeeze unsqueeze expand expandas broadcastto repeat repeatinterleave tile"
+    " t adjoint mt h mh squeeze unsqueeze expand expandas broadcastto repeat repeatinterleave tile"
     " roll flip fliplr flipud rot90 pixelshuffle pixelunshuffle channelshuffle nativechannelshuffle"
     " unfold diagonal asstrided pad constantpadnd".split()
 )

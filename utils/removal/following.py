@@ -177,7 +177,8 @@ class Follower(TorchFunctionMode):
                 (plane,) = moved[number]
                 if not _same(plane, expected.planes[0]):
                     raise _Unfit("other channels come out than must")
-            self.values.put(tensor, expected)
+            if value.planes and not self._is_loose(value):
+                self.values.put(tensor, expected)
         for place, value in known.writes.items():
             self.values.overwrite(operands[place], self._left(value, operands[place]))
 
