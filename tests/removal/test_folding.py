@@ -108,10 +108,7 @@ def test_a_constant_that_depends_on_the_size_of_the_images_stays(spread):
 
     torch.manual_seed(0)
     model = randomized(Spread(), seed=0).eval()
-    masks = {"stem": HALF["stem"]}
-    removed = remove_filters(model, trace_channels(model, IMAGE), masks)
-    masked = copy.deepcopy(model)
-    ChannelMasks(masked, trace_channels(model, IMAGE), masks).apply()
+    masked, removed = masked_and_removed(model, {"stem": HALF["stem"]})
     other = torch.randn(2, 3, 12, 12).double()
     torch.testing.assert_close(removed(other), masked(other), rtol=1e-9, atol=1e-9)
 

@@ -101,7 +101,12 @@ class Run:
     @property
     def removes_nothing(self) -> bool:
         """Whether the dense network itself was trained."""
-        return self.summary["physical"]["dense"] == self.summary["physical"]["pruned"]
+        return removes_nothing(self.summary)
+
+
+def removes_nothing(summary: Mapping[str, Any]) -> bool:
+    """Whether the network that a run of `prune` left is the dense one."""
+    return summary["physical"]["dense"] == summary["physical"]["pruned"]
 
 
 def same_recipe(one: Run, other: Run) -> bool:

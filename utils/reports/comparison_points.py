@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from utils.paper.measured_runs import removes_nothing
 from utils.paper.published_points import published_points
 
 _STATES = {"dense": "dense", "pruned": "before fine-tuning", "finetuned_best": "fine-tuned"}
@@ -25,7 +26,7 @@ def _run_points(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the states of a run: dense, pruned before fine-tuning, fine-tuned."""
     left = {rule: _percent_left(summary[rule]) for rule in ("paper_rule", "physical")}
     states = {name: summary["accuracy"][name]["test"] for name in _STATES}
-    method = "nothing removed" if set(left.values()) == {100.0} else summary["criterion"]
+    method = "nothing removed" if removes_nothing(summary) else summary["criterion"]
     return [
         {
             "state": label,
