@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
+import torchvision
 
 from tests.networks import randomized
 from utils.graph.channel_graph import trace_channels
@@ -29,12 +31,47 @@ class Between(nn.Module):
         return self.second(self.operation(self.first(x))).mean((2, 3))
 
 
+def attention(x):
+    """Mix places by weights that all channels make together."""
+    mean = x.mean(1).flatten(1)
+    weights = (mean[:, :, None] * mean[:, None]).softmax(-1)
+    return (x.flatten(2) @ weights).view_as(x)
+
+
+def warped(x):
+    """Read the image at places that it names itself."""
+    grid = torch.stack([x.mean(1), x.amax(1)], -1)
+    return F.grid_sample(x, grid.tanh(), align_corners=False)
+
+
+def regions(x, count=3):
+    """Pool over boxes that all channels make together."""
+    places = x.mean((1, 3))[:1, :4].sigmoid() * torch.tensor([1.0, 1.0, 5.0, 5.0]).to(x)
+    boxes = torch.cat([torch.zeros_like(places[:, :1]), places], 1).expand(count, -1)
+    return torchvision.ops.roi_align(x, boxes, 3)
+
+
+def written(x):
+    """Double the rows that the image chooses, and clear others."""
+    rows = x.movedim(2, 0).clone()
+    mean = rows.mean((1, 2, 3))
+    rows[mean > mean.median()] = 2 * rows[mean > mean.median()]
+    rows[mean.argmin()[None]] = 0.0
+    return rows.movedim(0, 2)
+
+
 SINGLY = {
     "zero stays": lambda x: torch.special.i1(x),
     "zero becomes one": lambda x: torch.special.i0e(x),
     "mixes places": lambda x: torch.fft.fft2(x).real,
     "fewer places": lambda x: torch.fft.rfft(x).real,
     "by keyword": lambda x: torch.special.bessel_j1(input=x),
+    "weights of all channels": attention,
+    "places of all channels": warped,
+    "boxes": regions,
+    "no boxes": lambda x: regions(x, count=0),
+    "chosen rows": lambda x: x[:, :, x.mean((0, 1, 3)).argsort()],
+    "rows written to": written,
 }
 MIXING = {
     "a transform over channels": lambda x: torch.fft.fft(x, dim=1).real,

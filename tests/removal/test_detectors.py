@@ -4,7 +4,11 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.ops import MultiScaleRoIAlign
 
 from tests.networks import random_masks, randomized
 from utils.graph.channel_graph import trace_channels
@@ -51,6 +55,21 @@ class Detector(nn.Module):
         return boxes
 
 
+class Pyramid(nn.Module):
+    """Maps of two sizes."""
+
+    out_channels = 8
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
+        self.large, self.small = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, images):
+        maps = self.body(images)
+        return {"large": self.large(maps), "small": self.small(F.max_pool2d(maps, 4))}
+
+
 @pytest.fixture
 def detector():
     torch.manual_seed(0)
@@ -82,3 +101,21 @@ def test_without_what_images_hold_training_cannot_be_proven(detector):
     message = "removal cannot be proven in train mode, where Detector does not run on the example"
     with pytest.raises(ValueError, match=message):
         prune(detector, IMAGE, criterion="l1", ratio=0.5)
+
+
+@torch.no_grad()
+def test_channels_are_followed_through_regions_of_maps_of_several_sizes():
+    torch.manual_seed(0)
+    anchors = AnchorGenerator(((8,), (24,)), ((1.0,), (1.0,)))
+    pool = MultiScaleRoIAlign(["large", "small"], 2, 2)
+    sizes = {"min_size": 32, "max_size": 32, "rpn_post_nms_top_n_train": 50}
+    model = FasterRCNN(
+        Pyramid(), 3, rpn_anchor_generator=anchors, box_roi_pool=pool, box_score_thresh=0.0, **sizes
+    )
+    model = randomized(model, seed=0).float()
+    example = torch.rand(1, 3, 32, 32), [{**HELD[0], "labels": torch.tensor([1, 2])}]
+    small = prune(model, example, criterion="l1", ratio=0.5, group=True).model
+    maps = small.backbone
+    assert maps.large.out_channels == maps.small.out_channels == 4
+    assert small.roi_heads.box_head.fc6.in_features == 4 * 2 * 2
+    assert small.roi_heads.box_head.fc6.out_features == 512

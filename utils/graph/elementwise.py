@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.graph.labels import axis_vector, compressed, everywhere, narrowed, varying
+from utils.graph.labels import axis_vector, compressed, everywhere, narrowed, opened, varying
 from utils.graph.relations import (
     CONSTANT,
     FIRST_CHANNEL,
@@ -39,7 +39,7 @@ def combined(call: Any, parts: list[Part], shape: torch.Size, mode: str) -> Tens
     columns, spans = [], []
     for labels, (_, own, _) in zip(full, parts, strict=True):
         sizes = [own[d - len(shape)] if d - len(shape) >= -len(own) else 1 for d in dims]
-        column = labels[picked].reshape(-1)
+        column = opened(labels)[picked].reshape(-1)
         if not varying(labels) and len(column) and int(column[0]) == CONSTANT:
             column = torch.full_like(column, FIXED) if any(n > 1 for n in sizes) else column
             spans.append(any(n > 1 for n in sizes))
@@ -66,6 +66,20 @@ def combined(call: Any, parts: list[Part], shape: torch.Size, mode: str) -> Tens
     )
     small = outputs[where].reshape([n if d in dims else 1 for d, n in enumerate(shape)])
     return small.expand(shape)
+
+
+def steered(call: Any, labels: Tensor, others: list[Value], mode: str = "first") -> Tensor:
+    """Return labels of the same channels, at places or with weights that `others` decide."""
+    decide = [narrowed(plane).flatten() for value in others for plane in value.planes]
+    rest = torch.cat([labels.new_empty(0), *decide]).unique()
+    rest = rest[rest >= FIRST_CHANNEL]
+    if len(rest) > 1:
+        rest = call.run.record(Whole, call.run.node(call.name), 1, inputs=rest[None])
+    one = torch.Size([1] * labels.dim())
+    parts = [(labels, labels.shape, False), *((everywhere(x, one), one, False) for x in rest)]
+    if len(parts) == 1 and mode == "first":
+        return labels
+    return combined(call, parts, labels.shape, mode)
 
 
 def elementwise(call: Any, found: list[Tensor]) -> list[Value] | None:

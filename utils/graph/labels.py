@@ -11,13 +11,25 @@ from torch import Tensor
 from utils.graph.relations import CONSTANT, ZERO
 
 
+def opened(labels: Tensor) -> Tensor:
+    """Return labels with one place where a dimension is empty along which they do not vary.
+
+    So the channels of what a detector's boxes hold are known, though there may be no box.
+    """
+    if labels.numel():
+        return labels
+    sizes = zip(labels.shape, labels.stride(), strict=True)
+    shape = [1 if size == stride == 0 else size for size, stride in sizes]
+    return labels.as_strided(shape, labels.stride(), labels.storage_offset())
+
+
 def compressed(labels: Tensor) -> Tensor:
     """Return equal labels in which every dimension along which they do not vary has stride 0."""
     for dim in range(labels.dim()):
         if labels.size(dim) > 1 and labels.stride(dim) != 0:
-            first = labels.narrow(dim, 0, 1)
-            if bool((labels == first).all()):
-                labels = first.expand_as(labels)
+            places = opened(labels)
+            if places.numel() and bool((places == places.narrow(dim, 0, 1)).all()):
+                labels = labels.narrow(dim, 0, 1).expand_as(labels)
     return labels
 
 
@@ -40,6 +52,7 @@ def axis_vector(labels: Tensor) -> tuple[int, Tensor] | None:
 
 def vector_along(labels: Tensor, dim: int) -> Tensor:
     """Return the labels [C] at the first position of all other dimensions, which may be empty."""
+    labels = opened(labels)
     if labels.numel() == 0:
         return labels.new_full((labels.size(dim),), CONSTANT)
     return labels[tuple(slice(None) if d == dim else 0 for d in range(labels.dim()))]
@@ -57,6 +70,7 @@ def everywhere(label: int | Tensor, shape: torch.Size) -> Tensor:
 
 def narrowed(labels: Tensor) -> Tensor:
     """Return the labels once along every dimension along which they do not vary."""
+    labels = opened(labels)
     return labels[tuple(slice(None) if labels.stride(d) else slice(1) for d in range(labels.dim()))]
 
 
@@ -78,9 +92,12 @@ def left_of(labels: Tensor, present: Tensor) -> Tensor | None:
 
     None if no tensor can hold them: the numbers left along a dimension differ from row to row.
     """
-    for dim in varying(labels):
-        if len(varying(labels)) == 1:
-            return labels.index_select(dim, present[vector_along(labels, dim)].nonzero().flatten())
+    if len(varying(labels)) == 1:
+        (dim,) = varying(labels)
+        vector = vector_along(labels, dim)
+        left = vector[present[vector]]
+        shape = [len(left) if d == dim else n for d, n in enumerate(labels.shape)]
+        return along(left, dim, torch.Size(shape))
     there = present[narrowed(labels)]
     if bool(there.all()):
         return labels

@@ -41,8 +41,8 @@ SPATIAL = {  # act on the last dimensions alone: how many, -1 all but two
     **{f"{kind}pool{k}dwithindices": k for k in (1, 2, 3) for kind in
        ("max", "adaptivemax", "fractionalmax")},
     "interpolate": -1, "upsample": -1, "upsamplenearest": -1, "upsamplebilinear": -1,
-    "gridsample": -1, "gridsampler": -1,
 }  # fmt: skip
+SAMPLED = frozenset("gridsample gridsampler roialign roipool".split())  # where others say
 REDUCTIONS = {  # the place of their `dim`
     **dict.fromkeys(
         "mean sum nansum nanmean amax amin prod all any std var logsumexp max min argmax argmin"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.graph.elementwise import combined
+from utils.graph.elementwise import steered
 from utils.graph.labels import along, varying, vector_along
 from utils.graph.values import Value, live, mapped, tensors_in
 
@@ -18,15 +18,15 @@ _TRIALS = 3
 def probed(call: Any, found: list[Tensor]) -> list[Value] | None:
     """Follow an unknown operation that takes channels one by one, None if that is not so.
 
-    It must give the same for some of the channels as for all of them; if zeros stay zeros, it may
-    be masked.
+    It must give the same for some of the channels as for all of them, whatever else it reads being
+    of no channel; if zeros stay zeros, it may be masked.
     """
     labelled = [(tensor, value) for tensor, value in call.operands if value.planes]
-    if len(labelled) != 1 or not labelled[0][1].live or call.writes:
+    of_channels = [(t, v) for t, v in labelled if any(map(varying, v.planes))]
+    if len(of_channels) != 1 or call.writes or not all(value.live for _, value in labelled):
         return None
-    tensor, value = labelled[0]
-    (labels,) = value.planes
-    dims = varying(labels)
+    ((tensor, value),) = of_channels
+    dims = varying(value.planes[0])
     if len(dims) != 1 or dims == [0] or not tensor.is_floating_point():
         return None
     (dim,) = dims
@@ -40,12 +40,9 @@ def probed(call: Any, found: list[Tensor]) -> list[Value] | None:
         return None
     if None in zero:
         return None
-    vector = vector_along(labels, dim)
-    if not all(zero):
-        plane = along(vector, dim, tensor.shape)
-        spread = combined(call, [(plane, tensor.shape, False)], tensor.shape, "never")
-        vector = vector_along(spread, dim)
-    return [live(along(vector, dim, t.shape)) for t in found]
+    beside = [other for _, other in labelled if other is not value]
+    labels = steered(call, value.planes[0], beside, "first" if all(zero) else "never")
+    return [live(along(vector_along(labels, dim), dim, t.shape)) for t in found]
 
 
 def _tried(call: Any, tensor: Tensor, dim: int) -> bool | None:

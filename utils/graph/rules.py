@@ -15,13 +15,15 @@ from torch import Tensor
 from utils.graph import operations as names
 from utils.graph.aligned import is_aligned
 from utils.graph.counted import numbers_in
-from utils.graph.elementwise import combined, elementwise, labelled_like, reduced
+from utils.graph.elementwise import combined, elementwise, labelled_like, reduced, steered
 from utils.graph.labels import (
     along,
     compressed,
     everywhere,
     narrowed,
+    opened,
     varying,
+    vector_along,
 )
 from utils.graph.layers import layer
 from utils.graph.movements import movement, tidy
@@ -118,10 +120,11 @@ def _rule(call: Call) -> Callable[[Call, list[Tensor]], list[Value] | None]:
     if name in ("max", "min") and len(call.operands) == 1:
         return _reduction
     tables = (
-        (names.MOVEMENTS, movement),
+        (names.MOVEMENTS, _movement),
         (names.COPIES, _copy),
         (names.ELEMENTWISE, elementwise),
         (names.SPATIAL, _spatial),
+        (names.SAMPLED, _sampled),
         (names.REDUCTIONS, _reduction),
         (names.ALONG, _mixed_along),
         (_RANDOM, _random),
@@ -152,12 +155,17 @@ def barrier(call: Call, found: list[Tensor]) -> list[Value]:
     return [live(everywhere(output, tensor.shape)) for tensor in found]
 
 
+def _movement(call: Call, found: list[Tensor]) -> list[Value] | None:
+    """Data movement, or a choice of places that depends on the image."""
+    return movement(call, found) or probed(call, found)
+
+
 def _set_item(call: Call) -> Value:
     """Return the value of x after `x[index] = y`."""
     target, index, given = call.args
     value = call.value(target)
     if any(call.value(t).planes for t in tensors_in(index)):
-        return barrier(call, [target])[0]
+        return _set_somewhere(call, target, index, given) or barrier(call, [target])[0]
     labels = labelled_like(call, value, target).clone(memory_format=torch.contiguous_format)
     if isinstance(given, Tensor):
         source = labelled_like(call, call.value(given), given)
@@ -165,6 +173,28 @@ def _set_item(call: Call) -> Value:
         source = torch.tensor(ZERO if given == 0 else CONSTANT)
     labels[index] = source
     return live(tidy(labels))
+
+
+def _set_somewhere(call: Call, target: Tensor, index: Any, given: Any) -> Value | None:
+    """Return the value of x after `x[index] = y`, if no channel lies along what the index counts.
+
+    Then each channel of x is one of y at some places, as numbers of no channel decide.
+    """
+    if not isinstance(index, Tensor):
+        return None
+    labels, where = labelled_like(call, call.value(target), target), [call.value(index)]
+    count = index.dim() if index.dtype == torch.bool else 1
+    if any(dim < count for dim in varying(labels)):
+        return None
+    if not isinstance(given, Tensor):
+        return live(steered(call, labels, where, "never" if given else "first"))
+    lead = given.dim() - (target.dim() - count)
+    source = opened(labelled_like(call, call.value(given), given))
+    if any(dim < lead for dim in varying(source)) or not source.numel():
+        return None
+    source = source[(0,) * max(lead, 0)]
+    both = [(labels, labels.shape, False), (source, source.shape, False)]
+    return live(steered(call, combined(call, both, labels.shape, "any"), where))
 
 
 def _copy(call: Call, found: list[Tensor]) -> list[Value]:
@@ -236,6 +266,15 @@ def _spatial(call: Call, found: list[Tensor]) -> list[Value] | None:
         shapes = [(p, p.shape, f) for p, _, f in rest]
         labels = combined(call, shapes, shapes[0][1], "any")
     return [live(_respread(labels, count, out)) for out in found]
+
+
+def _sampled(call: Call, found: list[Tensor]) -> list[Value] | None:
+    """The first operand's channels [N, C, ...] at places that the others name: boxes, a grid."""
+    (_, value), *rest = call.operands
+    if not value.live or varying(value.planes[0]) != [1]:
+        return None
+    labels = steered(call, value.planes[0], [other for _, other in rest])
+    return [live(along(vector_along(labels, 1), 1, out.shape)) for out in found]
 
 
 def _first_place(labels: Tensor, count: int) -> Tensor:

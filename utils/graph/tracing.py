@@ -302,11 +302,7 @@ class LabelRun(TorchFunctionMode):
 
 def plane_labels(plane: Tensor) -> Tensor:
     """Return the labels that occur in a plane [K]."""
-    found = varying(plane)
-    vector = vector_along(plane, found[0]) if len(found) == 1 else plane
-    if not found:
-        vector = plane.flatten()[:1] if plane.dim() else plane.reshape(1)
-    return vector.unique()
+    return narrowed(plane).unique()
 
 
 def _counted_size(value: Value, dim: int, size: int) -> int:

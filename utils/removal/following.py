@@ -16,7 +16,7 @@ from utils.graph.aligned import is_aligned
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.forward_pass import left_alone, watching_modules
 from utils.graph.inputs import called, inputs_labelled, repeated
-from utils.graph.labels import along, left_of, narrowed, varying
+from utils.graph.labels import along, left_of, narrowed, opened, varying
 from utils.graph.movements import data_of, move, tidy
 from utils.graph.operations import FACTS, JOINS, SIZED, SIZES, operation_name
 from utils.graph.parameters import ParameterLabels
@@ -191,7 +191,7 @@ class Follower(TorchFunctionMode):
                 raise _Unfit("the channels that are left do not fill a tensor")
             if any(small.size(d) != tensor.size(d) for d in varying(plane)):
                 raise _Unfit(f"gives shape {list(tensor.shape)}, not {list(small.shape)}")
-            thin = small[
+            thin = opened(small)[
                 tuple(slice(None) if d in varying(plane) else slice(1) for d in range(plane.dim()))
             ]
             planes.append(thin.expand(tensor.shape))
