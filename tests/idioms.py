@@ -10,6 +10,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import parametrizations, prune
+from torchvision.ops import DeformConv2d
 
 
 class InPlace(nn.Module):
@@ -220,6 +221,20 @@ class SelfAttention(nn.Module):
         return tokens.transpose(1, 2).reshape(x.shape)
 
 
+class Deformed(nn.Module):
+    """Convs that read at places which the image decides."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.offset, self.weigh = nn.Conv2d(channels, 18, 1), nn.Conv2d(channels, 9, 1)
+        self.first = DeformConv2d(channels, 6, 3, padding=1, bias=False)
+        self.second = DeformConv2d(6, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        offset, mask = self.offset(x).tanh(), self.weigh(x).sigmoid()
+        return self.second(F.relu(self.first(x, offset)), offset, mask)
+
+
 class LinearAttention(nn.Module):
     """Queries that are normalized alone, beside keys that lie in the same memory."""
 
@@ -250,4 +265,5 @@ IDIOMS = (
     Neighbours,
     SelfAttention,
     LinearAttention,
+    Deformed,
 )

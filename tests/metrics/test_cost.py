@@ -49,6 +49,12 @@ def test_one_layer_costs_what_a_hand_counts(name):
     assert (found.filters, found.inputs) == (filters, inputs)
 
 
+def test_a_deformable_conv_costs_what_a_plain_one_does():
+    layer, offset = torchvision.ops.DeformConv2d(3, 4, 3, padding=1), torch.zeros(1, 18, 8, 8)
+    cost = physical_cost(layer, (IMAGE, offset))
+    assert (cost.macs, cost.parameters, cost.uncounted) == (4 * 64 * 27, 112, ())
+
+
 class Twice(nn.Module):
     """One conv called twice, and one that is never called."""
 

@@ -44,6 +44,13 @@ def test_tuples_tensors_and_loaders_give_the_same_scores(model):
         torch.testing.assert_close(other, scores[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_a_model_of_another_dtype_takes_the_same_example(model, dtype):
+    small = prune(model.to(dtype), EXAMPLE, criterion="l1", ratio=0.5).model
+    assert {parameter.dtype for parameter in small.parameters()} == {dtype}
+    assert small(EXAMPLE.to(dtype)).shape == (1, 3)
+
+
 def test_a_mask_holds_what_removal_takes(model):
     how = {"criterion": "l1", "rates": {"blocks.*": 0.5}}
     small, masked = (prune(model, EXAMPLE, mode=mode, **how) for mode in ("remove", "mask"))

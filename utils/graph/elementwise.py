@@ -74,7 +74,7 @@ def steered(call: Any, labels: Tensor, others: list[Value], mode: str = "first")
     rest = torch.cat([labels.new_empty(0), *decide]).unique()
     rest = rest[rest >= FIRST_CHANNEL]
     if len(rest) > 1:
-        rest = call.run.record(Whole, call.run.node(call.name), 1, inputs=rest[None])
+        rest = call.run.record(Whole, call.run.node(call.name), 1, inputs=rest[None], barrier=True)
     one = torch.Size([1] * labels.dim())
     parts = [(labels, labels.shape, False), *((everywhere(x, one), one, False) for x in rest)]
     if len(parts) == 1 and mode == "first":

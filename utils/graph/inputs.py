@@ -14,30 +14,35 @@ from torch import Tensor
 from utils.graph.values import mapped, tensors_in
 
 
-def repeated(example: Any, count: int, model: nn.Module | None = None) -> Any:
-    """Return the first image of an example `count` times, as a model's first real parameter lies.
+def placed(example: Any, model: nn.Module) -> Any:
+    """Return an example as a model's first real parameter lies: in its dtype, on its device."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if like is None:
+        return example
 
-    That is in its dtype and on its device.
-    """
-    parameters = () if model is None else model.parameters()
-    like = next((p for p in parameters if p.is_floating_point()), None)
-
-    def placed(tensor: Tensor) -> Tensor:
-        if like is None:
-            return tensor
+    def change(tensor: Tensor) -> Tensor:
         return tensor.to(like.device, like.dtype if tensor.is_floating_point() else None)
 
+    return mapped(example, change)
+
+
+def repeated(example: Any, count: int, model: nn.Module | None = None) -> Any:
+    """Return the first image of an example `count` times, `placed` for the model, if one is given.
+
+    What is said of the image is said of each.
+    """
+
     def batch(tensor: Tensor) -> Tensor:
-        tensor = placed(tensor)
         if tensor.dim() == 0:
             return tensor
         return tensor[:1].repeat(count, *[1] * (tensor.dim() - 1))
 
     def change(argument: Any) -> Any:
         if _is_annotation(argument):
-            return [mapped(argument[0], placed) for _ in range(count)]
+            return [mapped(argument[0], lambda tensor: tensor) for _ in range(count)]
         return mapped(argument, batch)
 
+    example = example if model is None else placed(example, model)
     return _by_argument(example, change)
 
 

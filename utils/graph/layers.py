@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.graph.elementwise import combined
+from utils.graph.elementwise import combined, steered
 from utils.graph.labels import along, everywhere, narrowed, varying, vector_along
 from utils.graph.norms import batch_norm, group_norm, layer_norm
 from utils.graph.relations import (
@@ -25,6 +25,7 @@ def layer(call: Any, found: list[Tensor]) -> list[Value] | None:
     """Follow a function that reads a weight, None if it is used in a way that nobody knows."""
     kind = {
         "linear": _linear,
+        "deformconv2d": _deform_conv,
         "prelu": _prelu,
         "batchnorm": batch_norm,
         "instancenorm": batch_norm,
@@ -44,6 +45,20 @@ def _conv(call: Any, out: Tensor) -> list[Value] | None:
         return None
     transposed = "transpose" in call.name
     return _filters(call, out, features, weight, bias, groups=groups, transposed=transposed)
+
+
+def _deform_conv(call: Any, out: Tensor) -> list[Value] | None:
+    """A conv whose places the image decides, the same for all channels, and what they weigh."""
+    features, weight, offset, mask, bias = (call.argument(k, "") for k in range(5))
+    groups, offset_groups = (call.argument(k, "") for k in (11, 12))
+    if offset_groups > 1:
+        return None
+    bias = None if call.value(bias).live else bias  # zeros, where the layer has none
+    found = _filters(call, out, features, weight, bias, groups=groups)
+    if found is None:
+        return None
+    decide = [call.value(offset), call.value(mask)]
+    return [live(steered(call, found[0].planes[0], [v for v in decide if v.live]))]
 
 
 def _linear(call: Any, out: Tensor) -> list[Value] | None:
@@ -79,7 +94,7 @@ def _filters(
     transposed: bool = False,
 ) -> list[Value] | None:
     value, weights = call.value(features), call.value(weight)
-    dim = 1 if call.name.startswith("conv") else out.dim() - 1
+    dim = 1 if "conv" in call.name else out.dim() - 1
     inputs = read_labels(call, value, features, dim)
     if inputs is None or weights.live:
         return None

@@ -12,8 +12,8 @@ from torch import Tensor
 from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.emptied import is_emptied
 from utils.graph.graph_layers import graph_layers
+from utils.graph.inputs import placed
 from utils.graph.prunable import RankLayers
-from utils.graph.values import mapped
 from utils.runs.checkpoint import sha256_of
 
 FORMS = ("dense", "mask", "remove")
@@ -73,9 +73,8 @@ class Network:
 
     @property
     def image(self) -> Any:
-        """The example on the model's device."""
-        device = next(self.model.parameters()).device
-        return mapped(self.example, lambda tensor: tensor.to(device))
+        """The example in the model's dtype and on its device."""
+        return placed(self.example, self.model)
 
     @property
     def image_size(self) -> tuple[int, int]:

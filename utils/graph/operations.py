@@ -63,6 +63,7 @@ LIKE = frozenset("zeroslike oneslike fulllike emptylike randlike randnlike".spli
 LAYERS = {
     **{f"conv{k}d": "conv" for k in (1, 2, 3)},
     **{f"convtranspose{k}d": "conv" for k in (1, 2, 3)},
+    "deformconv2d": "deform_conv",
     "linear": "linear", "batchnorm": "batch_norm", "instancenorm": "instance_norm",
     "groupnorm": "group_norm", "layernorm": "layer_norm", "rmsnorm": "layer_norm",
     "prelu": "prelu", "weightnorm": "weight_norm",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.ops import DeformConv2d
 
 from utils.graph.emptied import is_emptied
 from utils.graph.inputs import called, without_annotations
@@ -16,10 +17,10 @@ from utils.runs.borrowed_state import evaluating
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED_CONVS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_COUNTED = (*CONVS, *TRANSPOSED_CONVS, nn.Linear)
+_COUNTED = (*CONVS, *TRANSPOSED_CONVS, DeformConv2d, nn.Linear)
 
 # The operator each counted module runs; its MACs come from the module's shapes.
-_CONV_OPS = frozenset({"aten.convolution"})
+_CONV_OPS = frozenset({"aten.convolution", "torchvision.deform_conv2d"})
 _LINEAR_OPS = frozenset({"aten.linear", "aten.addmm", "aten.mm", "aten.bmm"})
 
 # Operators that move, compare or add numbers: nothing in them is a multiplication. Whatever is
@@ -86,11 +87,11 @@ def counts(cost: Cost | PaperCost) -> dict[str, int]:
 def physical_cost(model: nn.Module, example: Any) -> Cost:
     """Conv and linear MACs, and all parameters, of the network that is really there.
 
-    Convs of one to three dimensions, grouped and transposed ones, and linears are counted from
-    the shapes that occur when `example` passes in eval mode: one image [1, C, H, W], or a tuple of
-    inputs or a dict of them by name, of one image. Adding a bias is not a MAC. A module called
-    twice costs its MACs twice and its parameters once. Multiplications at padded zeros count, as in
-    every published table.
+    Convs of one to three dimensions, grouped, transposed and deformable ones, and linears are
+    counted from the shapes that occur when `example` passes in eval mode: one image [1, C, H, W],
+    or a tuple of inputs or a dict of them by name, of one image. Adding a bias is not a MAC, nor is
+    reading between places. A module called twice costs its MACs twice and its parameters once.
+    Multiplications at padded zeros count, as in every published table.
 
     Raises:
         ValueError: `example` is not of one image.
