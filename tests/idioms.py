@@ -189,6 +189,22 @@ class Functional(nn.Module):
         return self.tied(F.relu(x))
 
 
+class Products(nn.Module):
+    """Layers as products with weights of the module's own, square and transposed ones."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.square = nn.Parameter(torch.randn(channels, channels) / 3)
+        self.weight = nn.Parameter(torch.randn(channels, 6) / 3)
+        self.back = nn.Parameter(torch.randn(channels, 6) / 3)
+        self.bias = nn.Parameter(torch.rand(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = torch.matmul(x.flatten(2).mT, self.square)
+        hidden = F.relu(tokens @ self.weight + self.bias)
+        return x + (hidden @ self.back.t()).mT.reshape(x.shape)
+
+
 class Neighbours(nn.Module):
     """Poolings over channels that keep the shape: a channel attention and a local norm."""
 
@@ -263,6 +279,7 @@ IDIOMS = (
     Parametrized,
     Functional,
     Neighbours,
+    Products,
     SelfAttention,
     LinearAttention,
     Deformed,

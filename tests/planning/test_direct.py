@@ -45,8 +45,9 @@ def test_tuples_tensors_and_loaders_give_the_same_scores(model):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_a_model_of_another_dtype_takes_the_same_example(model, dtype):
-    small = prune(model.to(dtype), EXAMPLE, criterion="l1", ratio=0.5).model
+@pytest.mark.parametrize("how", [{"criterion": "l1"}, {"images": BATCHES}], ids=["l1", "rank"])
+def test_a_model_of_another_dtype_takes_the_same_images(model, dtype, how):
+    small = prune(model.to(dtype), EXAMPLE, ratio=0.5, **how).model
     assert {parameter.dtype for parameter in small.parameters()} == {dtype}
     assert small(EXAMPLE.to(dtype)).shape == (1, 3)
 

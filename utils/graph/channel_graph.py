@@ -71,11 +71,15 @@ class ChannelGraph:
 
     def weight(self, model: nn.Module, layer: str) -> Tensor:
         """Return the weight [filters, ...] of a layer, or what of its parameters the masks zero."""
-        module = dict(model.named_modules()).get(layer)
         rows = next(r.rows[0] for r in self._layers() if r.module == layer)
-        weight = getattr(module, "weight", None)
+        module = dict(model.named_modules()).get(layer)
+        weight, own = getattr(module, "weight", None), self.parameters.get(f"{layer}.weight")
+        dims = [dim for dim, labels in enumerate(own or ()) if torch.equal(labels, rows)]
+        if dims:
+            return weight.detach().movedim(dims[0], 0)
         dim = int(getattr(module, "transposed", False))
-        if isinstance(weight, Tensor) and weight.dim() > dim and weight.size(dim) == len(rows):
+        made = own is None and isinstance(weight, Tensor) and weight.dim() > dim
+        if made and weight.size(dim) == len(rows):
             return filters_first(module)
         tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         for name, dims in self.masked.items():

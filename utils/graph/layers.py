@@ -71,6 +71,14 @@ def _linear(call: Any, out: Tensor) -> list[Value] | None:
     return _filters(call, out, features, weight, bias)
 
 
+def product(call: Any, found: list[Tensor]) -> list[Value] | None:
+    """x @ weight, with a weight [C_in, C_out] made of parameters; None for other factors."""
+    features, weight = call.args[0], call.argument(1, "other", "mat2")
+    if weight.dim() != 2 or call.value(weight).live or not call.value(features).live:
+        return None
+    return _filters(call, found[0], features, weight, None, transposed=True)
+
+
 def _per_place(call: Any, out: Tensor, labels: Tensor, parameters: list[Any]) -> list[Value]:
     """A layer that mixes along other dimensions than that of the channels: its weights stay."""
     for tensor in parameters:
@@ -147,14 +155,12 @@ def _layer_name(call: Any, weights: Value, weight: Tensor) -> tuple[str, bool]:
     name = weights.origin or (sources[0] if sources else "")
     owner, _, last = name.rpartition(".")
     trained = labels.trained(frozenset(sources))
-    if last == "weight" and owner in labels.modules:
-        return owner, trained
     running = call.run.sites.path
-    if running and name.startswith(running + "."):
-        taken = labels.layers.get(running, set())
-        if not taken or name in taken:
-            labels.layers.setdefault(running, set()).add(name)
-            return running, trained
+    owns = last == "weight" and owner in labels.modules
+    if owns or running and name.startswith(running + "."):
+        module = owner if owns else running
+        if name in labels.layers.setdefault(module, {name}):
+            return module, trained
     return name or call.run.node(call.name), trained
 
 

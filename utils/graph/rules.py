@@ -25,7 +25,7 @@ from utils.graph.labels import (
     varying,
     vector_along,
 )
-from utils.graph.layers import layer
+from utils.graph.layers import layer, product
 from utils.graph.movements import movement, tidy
 from utils.graph.probing import probed
 from utils.graph.relations import CONSTANT, FIRST_CHANNEL, ZERO, Absent, Whole
@@ -131,6 +131,7 @@ def _rule(call: Call) -> Callable[[Call, list[Tensor]], list[Value] | None]:
         (("copy",), _copied),
         (("indexcopy",), _placed),
         (("glu",), _gated),
+        (("matmul", "mm"), _product),
     )
     return next((rule for table, rule in tables if name in table), probed)
 
@@ -158,6 +159,11 @@ def barrier(call: Call, found: list[Tensor]) -> list[Value]:
 def _movement(call: Call, found: list[Tensor]) -> list[Value] | None:
     """Data movement, or a choice of places that depends on the image."""
     return movement(call, found) or probed(call, found)
+
+
+def _product(call: Call, found: list[Tensor]) -> list[Value] | None:
+    """A layer's product of its input with its weight, or one of activations."""
+    return product(call, found) or probed(call, found)
 
 
 def _set_item(call: Call) -> Value:

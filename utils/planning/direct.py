@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn as nn
 from torch import Tensor
 
+from utils.graph.inputs import placed
 from utils.graph.network import Network
 from utils.graph.values import mapped
 from utils.metrics.cost import counts, physical_cost
@@ -127,10 +128,9 @@ def _scores(
     if images is None:
         raise ValueError(f"criterion {criterion!r} needs images: expected a loader or batches")
     layers = layers_at(dense, sites)
-    device = next(dense.model.parameters()).device
     batches = [images] if isinstance(images, Tensor) else images
     firsts = (batch[0] if isinstance(batch, list | tuple) else batch for batch in batches)
-    found = estimate_ranks(dense.model, layers.sites(), (first.to(device) for first in firsts))
+    found = estimate_ranks(dense.model, layers.sites(), (placed(x, dense.model) for x in firsts))
     ranked = layers.scored_by_rank()
     scores = by_ranks(criterion, {layer.conv: found[layer.site].mean for layer in ranked})
     full = {layer.conv: min(found[layer.site].map_size) for layer in ranked}
