@@ -191,6 +191,30 @@ def test_whatever_reaches_the_output_is_protected():
     assert all(group.protected for group in groups)
 
 
+class Tapped(nn.Module):
+    """A stream that is an output where it begins; a branch is added to it behind that."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+        self.other, self.head = nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return x, self.head((x + self.conv(x.relu()) + self.other(x)).mean((2, 3)))
+
+
+def test_what_is_added_to_a_protected_layer_may_go_without_it():
+    graph = trace_channels(Tapped(), IMAGE)
+    groups = channel_groups(graph, across_sums=True)
+    assert [(x.layers, x.protected) for x in groups] == [
+        (("stem",), True),
+        (("conv",), False),
+        (("other",), False),
+        (("head",), True),
+    ]
+
+
 def test_what_is_not_followed_is_told_with_the_share_that_can_still_go():
     graph = trace_channels(Chain([SelfAttention, Residual]), IMAGE)
     lines = describe(channel_groups(graph, across_sums=False)).splitlines()

@@ -38,16 +38,13 @@ def channel_groups(graph: ChannelGraph, *, across_sums: bool) -> tuple[ChannelGr
 
     Always tied: a depthwise or grouped conv and what it reads, the factors of a product, the
     channels of a group norm. `across_sums` ties the operands of sums, too: then whole residual
-    streams get narrower. Without it, convs that feed a sum are pruned one by one.
+    streams get narrower. Without it, convs that feed a sum are pruned one by one, and so are those
+    that feed it beside a protected layer.
     """
-    union, loose = _Union(graph.num_labels), graph.loose()
-    for relation in graph.relations:
-        if across_sums or not (isinstance(relation, Combined) and relation.mode == "any"):
-            left, right = relation.coupled(loose)
-            union.unite(left.tolist(), right.tolist())
+    protected, returned = graph.protected(), graph.protected(barriers=False)
+    union = _united(graph, protected, across_sums=across_sums)
     channels = _channels_by_root(graph, union)
     readers = _whole_readers(graph, union)
-    protected, returned = graph.protected(), graph.protected(barriers=False)
     groups = []
     for roots in _alike(channels):
         layers = tuple(dict.fromkeys(layer for root in roots for layer, _ in channels[root]))
@@ -96,17 +93,45 @@ class _Union:
             self._parent[max(a, b)] = min(a, b)
 
 
-def _channels_by_root(graph: ChannelGraph, union: _Union) -> dict[int, list[tuple[str, int]]]:
-    """Return {root: the filters of that channel}; a layer called twice is one layer."""
-    first: dict[str, list[int]] = {}
+def _united(graph: ChannelGraph, protected: set[str], *, across_sums: bool) -> _Union:
+    """Return the labels of which either all or none may go.
+
+    A sum does not tie what stays to what may go: it stays with the first, as with a constant.
+    """
+    union, loose, sums = _Union(graph.num_labels), graph.loose(), []
     for relation in graph.relations:
-        if isinstance(relation, Filters) and relation.maskable:
-            outputs = relation.outputs.tolist()
-            union.unite(first.setdefault(relation.module, outputs), outputs)
+        left, right = (labels.tolist() for labels in relation.coupled(loose))
+        if isinstance(relation, Combined) and relation.mode == "any":
+            sums += zip(left, right, strict=True)
+        else:
+            union.unite(left, right)
+    layers = [r for r in graph.relations if isinstance(r, Filters) and r.maskable]
+    first: dict[str, list[int]] = {}
+    for layer in layers:  # a layer called twice is one layer
+        outputs = layer.outputs.tolist()
+        union.unite(first.setdefault(layer.module, outputs), outputs)
+    if across_sums:
+        stays = {union.root(label): False for labels in first.values() for label in labels}
+        for name in protected.intersection(first):
+            stays |= {union.root(label): True for label in first[name]}
+        for a, b in sums:
+            a, b = union.root(a), union.root(b)
+            if {stays.get(a), stays.get(b)} != {True, False}:
+                union.unite([a], [b])
+                known = [stays[x] for x in (a, b) if x in stays]
+                stays |= {union.root(a): x for x in known}
+    return union
+
+
+def _channels_by_root(graph: ChannelGraph, union: _Union) -> dict[int, list[tuple[str, int]]]:
+    """Return {root: the filters of that channel}."""
     channels: dict[int, list[tuple[str, int]]] = {}
-    for layer, outputs in first.items():
-        for index, label in enumerate(outputs):
-            channels.setdefault(union.root(label), []).append((layer, index))
+    seen: set[str] = set()
+    for relation in graph.relations:
+        if isinstance(relation, Filters) and relation.maskable and relation.module not in seen:
+            seen.add(relation.module)
+            for index, label in enumerate(relation.outputs.tolist()):
+                channels.setdefault(union.root(label), []).append((relation.module, index))
     return channels
 
 
