@@ -45,6 +45,24 @@ class InPlaceView(nn.Module):
         return x
 
 
+class InPlaceSlices(nn.Module):
+    """Parts of the places and of the channels are changed by `+=`, some by others beside them."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        half = x.shape[1] // 2
+        x[..., 0] *= 2
+        x[:, :half] -= 0.5
+        x[:, :, 1:3] += x[:, :, 3:5]
+        left = x[:, :half]
+        left += x[:, half:]
+        return x
+
+
 class Keywords(nn.Module):
     """Operands and dimensions by keyword, in numpy's words, too."""
 
@@ -269,6 +287,7 @@ class LinearAttention(nn.Module):
 IDIOMS = (
     InPlace,
     InPlaceView,
+    InPlaceSlices,
     Keywords,
     Parameters,
     HandMadeNorm,

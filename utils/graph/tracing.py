@@ -34,7 +34,7 @@ from utils.graph.relations import (
     Whole,
 )
 from utils.graph.rules import Call, values_of
-from utils.graph.values import Value, Values, live, tensors_in
+from utils.graph.values import Value, Values, live, shared, tensors_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,8 +251,11 @@ class LabelRun(TorchFunctionMode):
         )
         gives = [self._merged(call, value) for value in gives]
         writes = {}
+        targets = [call.args[0]] if call.name == "setitem" else found
         for place in written:
             tensor = call.operands[place][0]
+            if any(shared(tensor, t) for t in targets) and all(t is not tensor for t in targets):
+                continue  # `x[i] += x[j]` writes to x[i] alone, though x[j] is in its memory
             same = [value for t, value in zip(found, gives, strict=True) if t is tensor]
             value = same[0] if same else call.assigned(tensor)
             if value is not None:

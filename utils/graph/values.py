@@ -132,6 +132,11 @@ class Values:
         return Value((without_borders(labels),), True)
 
 
+def shared(one: Tensor, other: Tensor) -> bool:
+    """True if both lie in the same memory."""
+    return _storage(one) == _storage(other)
+
+
 def _storage(tensor: Tensor) -> int:
     try:
         return tensor.untyped_storage().data_ptr() or id(tensor)
