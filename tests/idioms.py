@@ -223,6 +223,38 @@ class Products(nn.Module):
         return x + (hidden @ self.back.t()).mT.reshape(x.shape)
 
 
+class Einsums(nn.Module):
+    """Sums, gates, scales and layers that are written as einsum."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gate = nn.Linear(channels, channels)
+        self.scale = nn.Parameter(torch.rand(channels) + 0.5)
+        self.weight = nn.Parameter(torch.randn(channels, channels) / 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(torch.einsum("bchw->bc", x) / 64).sigmoid()
+        y = torch.einsum("...c, bchw -> bchw", self.scale, torch.einsum("bc,bchw->bchw", gate, x))
+        return x + torch.einsum("bchw,oc->bohw", y, self.weight)
+
+
+class Preallocated(nn.Module):
+    """The results of two layers are written into zeros of their size."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(channels, 6, 1), nn.Conv2d(channels, 6, 1)
+        self.out = nn.Conv2d(12, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.left(x), self.right(x)
+        n, c, h, w = left.shape
+        both = x.new_zeros(n, 2 * c, h, w)
+        both[:, :c] = left
+        both[:, c:] = right
+        return self.out(both)
+
+
 class Neighbours(nn.Module):
     """Poolings over channels that keep the shape: a channel attention and a local norm."""
 
@@ -299,6 +331,8 @@ IDIOMS = (
     Functional,
     Neighbours,
     Products,
+    Einsums,
+    Preallocated,
     SelfAttention,
     LinearAttention,
     Deformed,

@@ -1,6 +1,7 @@
 """An operation that nobody knows is followed where trying shows that it takes channels singly."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -44,6 +45,32 @@ def warped(x):
     return F.grid_sample(x, grid.tanh(), align_corners=False)
 
 
+def turned(x):
+    """Turn the image by an angle that it names itself."""
+    angle = x.mean((1, 2, 3))
+    sin, cos = angle.sin(), angle.cos()
+    theta = torch.stack([cos, -sin, angle, sin, cos, angle], 1).view(-1, 2, 3)
+    return F.grid_sample(x, F.affine_grid(theta, x.shape, False), align_corners=False)
+
+
+def compiled(function):
+    """Return what TorchScript makes of a function."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code = torch.jit.script(function)
+    return lambda x: code(x)
+
+
+def mish(x):
+    """An activation."""
+    return x * torch.tanh(torch.nn.functional.softplus(x))
+
+
+def scaled(x):
+    """A norm over channels."""
+    return x / (1.0 + x.abs().sum(1, keepdim=True))
+
+
 def regions(x, count=3):
     """Pool over boxes that all channels make together."""
     places = x.mean((1, 3))[:1, :4].sigmoid() * torch.tensor([1.0, 1.0, 5.0, 5.0]).to(x)
@@ -68,6 +95,8 @@ SINGLY = {
     "by keyword": lambda x: torch.special.bessel_j1(input=x),
     "weights of all channels": attention,
     "places of all channels": warped,
+    "an angle of all channels": turned,
+    "compiled": compiled(mish),
     "boxes": regions,
     "no boxes": lambda x: regions(x, count=0),
     "chosen rows": lambda x: x[:, :, x.mean((0, 1, 3)).argsort()],
@@ -77,6 +106,7 @@ MIXING = {
     "a transform over channels": lambda x: torch.fft.fft(x, dim=1).real,
     "a norm over channels": lambda x: torch.renorm(x, 2, 0, 1.0),
     "the number of channels": lambda x: torch.fft.fftshift(x, dim=1),
+    "compiled": compiled(scaled),
     "at random": lambda x: torch.poisson(x.abs()),
 }
 

@@ -1,19 +1,20 @@
 """What stands around a forward pass: who is told of its modules, and that it leaves no trace."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
+from torch.overrides import handle_torch_function
 
 
 @contextmanager
 def watching_modules(run: Any) -> Iterator[None]:
     """Tell `run` when a module is entered and left, by its `enter` and `leave`.
 
-    A module that raises an error is never left.
+    A module that raises an error is never left. Code that TorchScript compiled is an operation.
     """
     original = nn.Module.__call__
 
@@ -23,11 +24,29 @@ def watching_modules(run: Any) -> Iterator[None]:
         run.leave(entered, out)
         return out
 
+    compiled = {kind: kind.__call__ for kind in (torch._C.ScriptFunction, torch._C.ScriptMethod)}
     nn.Module.__call__ = call
+    for kind, run_it in compiled.items():
+        kind.__call__ = _as_operation(run_it)
     try:
         yield
     finally:
         nn.Module.__call__ = original
+        for kind, run_it in compiled.items():
+            kind.__call__ = run_it
+
+
+def _as_operation(run_it: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a call of compiled code that a running mode sees as one of torch's functions."""
+
+    def call(code: Any, *args: Any, **kwargs: Any) -> Any:
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            return run_it(code, *args, **kwargs)
+
+        operation.__name__ = "compiled"
+        return handle_torch_function(operation, (), *args, **kwargs)
+
+    return call
 
 
 @contextmanager

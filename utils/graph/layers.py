@@ -40,21 +40,22 @@ def layer(call: Any, found: list[Tensor]) -> list[Value] | None:
 def _conv(call: Any, out: Tensor) -> list[Value] | None:
     features = call.argument(0, "input")
     weight, bias = call.argument(1, "weight"), call.argument(2, "bias")
-    groups = call.argument(6, "groups", default=1)
+    groups = int(call.argument(6, "groups", default=1))
     if features.dim() != weight.dim():
         return None
-    transposed = "transpose" in call.name
-    return _filters(call, out, features, weight, bias, groups=groups, transposed=transposed)
+    depthwise = groups == weight.size(0) and weight.size(1) == 1
+    axes = (1, 0) if "transpose" in call.name and not depthwise else (0, 1)
+    return filters(call, out, features, weight, bias, ends=(1, 1), axes=axes, groups=groups)
 
 
 def _deform_conv(call: Any, out: Tensor) -> list[Value] | None:
     """A conv whose places the image decides, the same for all channels, and what they weigh."""
     features, weight, offset, mask, bias = (call.argument(k, "") for k in range(5))
-    groups, offset_groups = (call.argument(k, "") for k in (11, 12))
+    groups, offset_groups = (int(call.argument(k, "")) for k in (11, 12))
     if offset_groups > 1:
         return None
     bias = None if call.value(bias).live else bias  # zeros, where the layer has none
-    found = _filters(call, out, features, weight, bias, groups=groups)
+    found = filters(call, out, features, weight, bias, ends=(1, 1), groups=groups)
     if found is None:
         return None
     decide = [call.value(offset), call.value(mask)]
@@ -68,15 +69,8 @@ def _linear(call: Any, out: Tensor) -> list[Value] | None:
         dims = varying(value.planes[0])
         if dims and out.dim() - 1 not in dims:
             return _per_place(call, out, value.planes[0], [weight, bias])
-    return _filters(call, out, features, weight, bias)
-
-
-def product(call: Any, found: list[Tensor]) -> list[Value] | None:
-    """x @ weight, with a weight [C_in, C_out] made of parameters; None for other factors."""
-    features, weight = call.args[0], call.argument(1, "other", "mat2")
-    if weight.dim() != 2 or call.value(weight).live or not call.value(features).live:
-        return None
-    return _filters(call, found[0], features, weight, None, transposed=True)
+    last = out.dim() - 1
+    return filters(call, out, features, weight, bias, ends=(last, last))
 
 
 def _per_place(call: Any, out: Tensor, labels: Tensor, parameters: list[Any]) -> list[Value]:
@@ -91,26 +85,29 @@ def _per_place(call: Any, out: Tensor, labels: Tensor, parameters: list[Any]) ->
     return [live(labels.expand(out.shape))]
 
 
-def _filters(
+def filters(
     call: Any,
     out: Tensor,
     features: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
+    bias: Tensor | None = None,
     *,
+    ends: tuple[int, int],
+    axes: tuple[int, int] = (0, 1),
     groups: int = 1,
-    transposed: bool = False,
 ) -> list[Value] | None:
-    value, weights = call.value(features), call.value(weight)
-    dim = 1 if "conv" in call.name else out.dim() - 1
-    inputs = read_labels(call, value, features, dim)
+    """Follow a layer with a weight; None if it is used in a way that nobody knows.
+
+    `ends` are the dimensions along which its channels lie, of what it reads and of what it gives;
+    `axes` those of the weight along which its filters lie, and the channels that they read.
+    """
+    weights, (reads, writes), (outer, inner) = call.value(weight), ends, axes
+    inputs = read_labels(call, call.value(features), features, reads)
     if inputs is None or weights.live:
         return None
-    depthwise = int(groups) == weight.size(0) and weight.size(1) == 1
-    outer, inner = (1, 0) if transposed and not depthwise else (0, 1)
-    grouped_rows = transposed and groups > 1 and not depthwise  # [C_in, C_out / groups, ...]
+    grouped_rows = outer > inner and groups > 1  # [C_in, C_out / groups, ...]
     if grouped_rows or not weights.planes and weight.numel() > 1 and not is_leaf(weights):
-        return _constant_kernel(call, out, inputs, weight, dim, int(groups))
+        return _constant_kernel(call, out, inputs, weight, writes, groups)
     rows = axis_labels(call, weights, weight, outer)
     columns = axis_labels(call, weights, weight, inner)
     for plane in weights.planes:
@@ -129,18 +126,18 @@ def _filters(
     outputs = call.run.record(
         Filters,
         call.run.node(call.name),
-        out.size(dim),
+        out.size(writes),
         module=name,
         inputs=inputs,
         padding=call.run.is_padding(inputs),
-        groups=int(groups),
+        groups=groups,
         rows=torch.stack(all_rows),
         columns=columns,
         maskable=maskable,
     )
     if not maskable:
         call.run.run.relations.insert(-1, Unmasked(name, torch.cat(all_rows)))
-    return [live(along(outputs, dim, out.shape))]
+    return [live(along(outputs, writes, out.shape))]
 
 
 def _without_columns(call: Any, columns: Tensor) -> Tensor:

@@ -25,9 +25,10 @@ from utils.graph.labels import (
     varying,
     vector_along,
 )
-from utils.graph.layers import layer, product
+from utils.graph.layers import layer
 from utils.graph.movements import movement, tidy
 from utils.graph.probing import probed
+from utils.graph.products import einsum, product
 from utils.graph.relations import CONSTANT, FIRST_CHANNEL, ZERO, Absent, Whole
 from utils.graph.sized import UNIFORM, sized
 from utils.graph.values import Value, live, tensors_in
@@ -66,7 +67,8 @@ class Call:
         known = (
             names.MOVEMENTS | names.SPATIAL.keys() | names.LAYERS.keys() | names.REDUCTIONS.keys()
         )
-        return self.name in known or self.name in UNIFORM or self.name in names.ALONG
+        known |= UNIFORM | names.ALONG.keys() | {"affinegrid"}
+        return self.name in known
 
     def is_rigid(self) -> bool:
         """True for a split into sizes that are plain numbers."""
@@ -131,39 +133,33 @@ def _rule(call: Call) -> Callable[[Call, list[Tensor]], list[Value] | None]:
         (("copy",), _copied),
         (("indexcopy",), _placed),
         (("glu",), _gated),
-        (("matmul", "mm"), _product),
+        (("matmul", "mm"), product),
+        (("einsum",), einsum),
     )
     return next((rule for table, rule in tables if name in table), probed)
 
 
 def barrier(call: Call, found: list[Tensor]) -> list[Value]:
     """Keep whole what an operation that nobody knows reads; what it gives is there, whole."""
-    labels = [
-        plane.flatten() for _, v in call.operands if v.live for plane in map(narrowed, v.planes)
-    ]
+    planes = [plane for _, value in call.operands if value.live for plane in value.planes]
     for _, value in call.operands:
         if not value.live:
             for plane in value.planes:
                 call.run.stays(narrowed(plane).flatten(), call.name)
-    if not labels:
+    if not planes:
         return [Value()] * len(found)
-    inputs = torch.cat(labels).unique()
+    inputs = torch.cat([narrowed(plane).flatten() for plane in planes]).unique()
     inputs = inputs[inputs >= FIRST_CHANNEL]
     if not len(inputs):
         return [live(everywhere(CONSTANT, tensor.shape)) for tensor in found]
-    node = call.run.node(call.name)
-    output = call.run.record(Whole, node, 1, inputs=inputs[None], barrier=True)
+    node, mixes = call.run.node(call.name), any(map(varying, planes))
+    output = call.run.record(Whole, node, 1, inputs=inputs[None], barrier=mixes)
     return [live(everywhere(output, tensor.shape)) for tensor in found]
 
 
 def _movement(call: Call, found: list[Tensor]) -> list[Value] | None:
     """Data movement, or a choice of places that depends on the image."""
     return movement(call, found) or probed(call, found)
-
-
-def _product(call: Call, found: list[Tensor]) -> list[Value] | None:
-    """A layer's product of its input with its weight, or one of activations."""
-    return product(call, found) or probed(call, found)
 
 
 def _set_item(call: Call) -> Value:

@@ -21,8 +21,9 @@ def sized(call: Any, out: Tensor) -> Value:
     if not numbers or call.name not in UNIFORM or [int(n) for n in sizes] != list(out.shape):
         return live(everywhere(ZERO, out.shape)) if zeros and out.dim() else Value()
     exact = [d for d, n in enumerate(sizes) if getattr(n, "exact", False)]
+    free = sizes if zeros else [sizes[d] for d in exact[:1]]  # zeros are to be written over
     for number in numbers:
-        if all(number is not sizes[d] for d in exact[:1]):
+        if all(number is not size for size in free):
             call.run._keep_counted(number.labels, call.name)
     if not exact:
         return live(everywhere(ZERO, out.shape)) if zeros else Value()

@@ -16,8 +16,9 @@ def copied(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: if something in it cannot be copied.
     """
-    made = (value for module in model.modules() for value in vars(module).values())
-    memo = {id(t): t.detach().clone() for t in made if isinstance(t, Tensor) and not t.is_leaf}
+    held = [value for module in model.modules() for value in vars(module).values()]
+    memo = {id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf}
+    memo |= {id(f): f for f in held if isinstance(f, torch.jit.ScriptFunction)}
     try:
         twin = copy.deepcopy(model, memo)  # tensors that were computed are no part of its state
     except Exception as error:  # whatever the attributes' own code raises

@@ -1,0 +1,113 @@
+"""Products of tensors: a layer's input with a matrix of its own, or einsum of what has channels."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.graph.elementwise import elementwise, reduced
+from utils.graph.labels import varying
+from utils.graph.layers import filters
+from utils.graph.probing import probed
+from utils.graph.values import Value, tensors_in
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of dimensions that an ellipsis stands for
+
+
+def product(call: Any, found: list[Tensor]) -> list[Value] | None:
+    """x @ weight, with a weight [C_in, C_out] made of parameters; else as an unknown operation."""
+    features, weight = call.args[0], call.argument(1, "other", "mat2")
+    if weight.dim() != 2 or call.value(weight).live or not call.value(features).live:
+        return probed(call, found)
+    last = found[0].dim() - 1
+    return filters(call, found[0], features, weight, ends=(last, last), axes=(1, 0))
+
+
+def einsum(call: Any, found: list[Tensor]) -> list[Value] | None:
+    """Follow an einsum: of one tensor, of a layer's input and weight, or of what it scales."""
+    tensors = list(tensors_in(call.args[1:]))
+    terms = _terms(call.args[0], tensors)
+    if terms is None:
+        return None
+    *terms, result = terms
+    values = [call.value(tensor) for tensor in tensors]
+    if not any(value.live for value in values):
+        return None
+    if len(tensors) == 2 and not all(value.live for value in values):
+        order = (0, 1) if values[0].live else (1, 0)
+        features, weight = (tensors[k] for k in order)
+        gives = _layer(call, found[0], features, weight, [terms[k] for k in order], result)
+        if gives is not None:
+            return gives
+    gone = [x for x in dict.fromkeys("".join(terms)) if x not in result]
+    for term, value in zip(terms, values, strict=True):
+        dims = [dim for plane in value.planes for dim in varying(plane)]
+        if len(tensors) > 1 and (any(term[d] in gone for d in dims) or value.live and dims[1:]):
+            return None  # what sums over channels of both, or over heads of attention
+    return _multiplied(call, found[0], terms, values, tensors, [*result, *gone])
+
+
+def _terms(equation: Any, tensors: list[Tensor]) -> list[str] | None:
+    """Return the letters of each tensor's dimensions and of the result's, None if not followed."""
+    if not isinstance(equation, str) or len(tensors) > 2:
+        return None
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if not arrow:
+        once = sorted(x for x in left if left.count(x) == 1 and x.isalpha())
+        right = "..." * ("..." in left) + "".join(once)
+    rests = [t.dim() - len(x.replace("...", "")) for x, t in zip(terms, tensors, strict=True)]
+    most = _LETTERS[: max([n for n, x in zip(rests, terms, strict=True) if "..." in x], default=0)]
+    written = [x.replace("...", most[len(most) - n :]) for x, n in zip(terms, rests, strict=True)]
+    if any(len(set(x)) != t.dim() for x, t in zip(written, tensors, strict=True)):
+        return None  # a diagonal
+    return [*written, right.replace("...", most)]
+
+
+def _layer(
+    call: Any, out: Tensor, features: Tensor, weight: Tensor, terms: list[str], result: str
+) -> list[Value] | None:
+    """A layer that sums over one dimension of its input and gives another for it."""
+    reads, own = terms
+    summed = [x for x in own if x in reads and x not in result]
+    given = [x for x in own if x not in reads and x in result]
+    if len(own) != 2 or len(summed) != 1 or len(given) != 1:
+        return None
+    ends = reads.index(summed[0]), result.index(given[0])
+    axes = own.index(given[0]), own.index(summed[0])
+    return filters(call, out, features, weight, ends=ends, axes=axes)
+
+
+def _multiplied(
+    call: Any,
+    out: Tensor,
+    terms: list[str],
+    values: list[Value],
+    tensors: list[Tensor],
+    letters: list[str],
+) -> list[Value] | None:
+    """Return labels of a product place by place, summed over the letters behind the result's."""
+    sizes: dict[str, int] = {}
+    spread = []
+    for term, value, tensor in zip(terms, values, tensors, strict=True):
+        sizes |= zip(term, tensor.shape, strict=True)
+        order = [term.index(x) for x in letters if x in term]
+        index = tuple(slice(None) if x in term else None for x in letters)
+        planes = tuple(plane.permute(order)[index] for plane in value.planes)
+        spread.append((tensor.permute(order)[index], replace(value, planes=planes, origin=None)))
+    whole = out.new_zeros(()).expand([sizes[x] for x in letters])
+    value = spread[0][1]
+    if len(spread) > 1:
+        args = tuple(tensor for tensor, _ in spread)
+        times = replace(call, name="mul", func=torch.mul, args=args, kwargs={})
+        gives = elementwise(replace(times, operands=tuple(spread)), [whole])
+        if gives is None:
+            return None
+        (value,) = gives
+    dims = list(range(out.dim(), len(letters)))
+    if not dims:
+        return [value]
+    summed = replace(call, name="sum", func=torch.sum, args=(whole, dims), kwargs={})
+    summed = replace(summed, operands=((whole, value),))
+    return reduced(summed, whole, value, dims, [out])
