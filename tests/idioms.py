@@ -239,19 +239,20 @@ class Einsums(nn.Module):
 
 
 class Preallocated(nn.Module):
-    """The results of two layers are written into zeros of their size."""
+    """The results of two layers are weighed, and written into zeros of their size."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.left, self.right = nn.Conv2d(channels, 6, 1), nn.Conv2d(channels, 6, 1)
-        self.out = nn.Conv2d(12, channels, 1)
+        self.out, self.weights = nn.Conv2d(12, channels, 1), nn.Parameter(torch.ones(2))
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = self.left(x), self.right(x)
         n, c, h, w = left.shape
         both = x.new_zeros(n, 2 * c, h, w)
-        both[:, :c] = left
-        both[:, c:] = right
+        weights = F.relu(self.weights)
+        both[:, :c] = left * weights[0]
+        both[:, c:] = right * weights[1]
         return self.out(both)
 
 

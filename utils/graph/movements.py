@@ -54,8 +54,9 @@ def _moved_parameters(
             plane = compressed(plane)
             if len(varying(plane)) == 1:
                 group.append(plane)
-            elif varying(plane):
-                call.run.stays(narrowed(plane).flatten(), call.name)
+            else:  # a single one, which is called by its place, or two dimensions in one
+                kept = [plane] if varying(plane) else given
+                call.run.stays(torch.cat([narrowed(p).flatten() for p in kept]), call.name)
     return [Value(tuple(group), False, names_) for group in planes]
 
 

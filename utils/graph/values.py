@@ -125,8 +125,8 @@ class Values:
         memory = _memory(tensor)
         for other in sharing:
             value = self._known[id(other)][1]
-            if len(value.planes) > 1:
-                return Value()
+            if not value.live:
+                return Value()  # a part of parameters, of which no position may go
             _window(memory, other).copy_(value.plane(other.shape))
         labels = compressed(_window(memory, tensor).clone())
         return Value((without_borders(labels),), True)
