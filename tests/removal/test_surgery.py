@@ -237,3 +237,44 @@ def test_what_cannot_be_copied_is_an_error():
     model.lock = threading.Lock()
     with pytest.raises(ValueError, match="Chain cannot be copied: cannot pickle '_thread.lock'"):
         remove_filters(model, trace_channels(model, IMAGE), {})
+
+
+class Frozen(nn.Module):
+    """A layer that runs in inference mode, and one behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        with torch.inference_mode():
+            x = self.first(x).relu()
+        return self.second(x.clone()).mean((2, 3))
+
+
+def test_a_layer_in_inference_mode_is_followed():
+    small = removed_from(Frozen(), {"first": mask(1, 0, 1, 0)})
+    assert (small.first.out_channels, small.second.in_channels) == (2, 2)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["all", "a module"])
+def test_what_torch_compiles_is_removed_from_as_it_is_written(inside):
+    model = randomized(Chain([Residual]), seed=0).float().eval()
+    masks = {"steps.0.conv1": mask(1, 0, 1, 0, 1, 0)}
+    small = removed_from(model, masks)
+    if inside:
+        model.head = torch.compile(model.head)
+    else:
+        model, masks = torch.compile(model), {f"_orig_mod.{x}": m for x, m in masks.items()}
+    found = removed_from(model, masks)
+    assert type(found) is type(model)
+    with torch.compiler.set_stance("force_eager"):
+        torch.testing.assert_close(found(IMAGE + 1), small(IMAGE + 1))
+
+
+def test_weights_stay_channels_last():
+    model = Chain([Residual]).to(memory_format=torch.channels_last)
+    small = removed_from(model, {"steps.0.conv1": mask(1, 0, 1, 0, 1, 0)})
+    for name in ("conv1", "conv2"):
+        weight = small.get_submodule(f"steps.0.{name}").weight
+        assert weight.is_contiguous(memory_format=torch.channels_last)

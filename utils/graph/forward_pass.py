@@ -1,7 +1,8 @@
 """What stands around a forward pass: who is told of its modules, and that it leaves no trace."""
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -51,13 +52,16 @@ def _as_operation(run_it: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def left_alone(model: nn.Module) -> Iterator[None]:
-    """Put back, at exit, what a forward pass may change: modes, attributes, buffers, RNG."""
+    """Put back, at exit, what a forward pass may change: modes, attributes, buffers, RNG.
+
+    Code that torch.compile compiles runs as it is written.
+    """
     kept = [
         (module, {key: (value, _shallow(value)) for key, value in vars(module).items()})
         for module in model.modules()
     ]
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _uncompiled():
         try:
             yield
         finally:
@@ -71,6 +75,13 @@ def left_alone(model: nn.Module) -> Iterator[None]:
                     buffer, content
                 ):  # versions tell no statistics
                     buffer.detach().copy_(content)
+
+
+def _uncompiled() -> AbstractContextManager:
+    """Let compiled code run as it is written; if the compiler was not loaded, there is none."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def _shallow(value: Any) -> Any:

@@ -116,13 +116,13 @@ class LabelRun(TorchFunctionMode):
         name = operation_name(func)
         if name in FACTS:
             return func(*args, **kwargs)
-        before = [(t, t._version) for t in tensors_in((args, kwargs)) if not t.is_inference()]
+        before = [(t, _version(t)) for t in tensors_in((args, kwargs))]
         operands = tuple((t, self.values.get(t)) for t, _ in before)
         out = func(*args, **kwargs)
         if name in SIZES and not isinstance(out, Tensor):
             return self._size(args[0], out)
         site = self.sites.next(name)
-        written = [i for i, (t, version) in enumerate(before) if t._version != version]
+        written = [i for i, (t, version) in enumerate(before) if _version(t) != version]
         call = Call(self, name, func, args, kwargs, out, operands, bool(written))
         self._note(call, site, written)
         return out
@@ -301,6 +301,11 @@ class LabelRun(TorchFunctionMode):
             return
         for number in numbers_in((call.args, call.kwargs)):
             self._keep_counted(number.labels, call.name)
+
+
+def _version(tensor: Tensor) -> int:
+    """Return how often a tensor was written to; of those of inference mode nobody knows."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def plane_labels(plane: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ class Follower(TorchFunctionMode):
         name = operation_name(func)
         if name in FACTS or name in SIZES or self._skipped or self.at > self._last:
             return func(*args, **kwargs)
-        operands = [t for t in tensors_in((args, kwargs)) if not t.is_inference()]
+        operands = list(tensors_in((args, kwargs)))
         values = [self.values.get(t) for t in operands]
         known = self.run.operations[self.at]
         if all(map(self._is_loose, values)) and not (name in SIZED and name == known.name):

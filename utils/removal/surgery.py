@@ -189,7 +189,7 @@ def smaller(
             if len(kept) < tensor.size(dim):
                 sizes[tensor.size(dim)] = len(kept)
             small = small.index_select(dim, kept.to(small.device))
-        tensor.data = small.contiguous()
+        tensor.data = small.contiguous(memory_format=_format(tensor))
         tensor.grad = None
     for path, module in slim.named_modules():
         owned = [*module._parameters.values(), *module._buffers.values()]
@@ -198,6 +198,13 @@ def smaller(
             _tell_sizes(slim.get_submodule(path.split(".parametrizations.")[0]), sizes)
     _align_layers(slim, graph, keep, unused)
     return slim
+
+
+def _format(tensor: Tensor) -> torch.memory_format:
+    """Return the memory format that a tensor has of the two."""
+    last = tensor.dim() == 4 and not tensor.is_contiguous()
+    last = last and tensor.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 _CHANNEL_WORDS = (
