@@ -215,6 +215,24 @@ def test_what_is_added_to_a_protected_layer_may_go_without_it():
     ]
 
 
+class Rolled(nn.Module):
+    """A sum of channels and their neighbours, which ties all of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.head((x + x.roll(1, 1)).mean((2, 3)))
+
+
+def test_a_sum_that_would_leave_all_or_none_ties_nothing():
+    for across_sums in (False, True):
+        groups = channel_groups(trace_channels(Rolled(), IMAGE), across_sums=across_sums)
+        assert groups[0].channels == one_by_one("conv", 4)
+
+
 def test_what_is_not_followed_is_told_with_the_share_that_can_still_go():
     graph = trace_channels(Chain([SelfAttention, Residual]), IMAGE)
     lines = describe(channel_groups(graph, across_sums=False)).splitlines()

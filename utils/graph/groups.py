@@ -1,6 +1,7 @@
 """Groups: the filters whose channels live or die together, found by uniting labels."""
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from utils.graph.channel_graph import ChannelGraph
@@ -39,7 +40,7 @@ def channel_groups(graph: ChannelGraph, *, across_sums: bool) -> tuple[ChannelGr
     Always tied: a depthwise or grouped conv and what it reads, the factors of a product, the
     channels of a group norm. `across_sums` ties the operands of sums, too: then whole residual
     streams get narrower. Without it, convs that feed a sum are pruned one by one, and so are those
-    that feed it beside a protected layer.
+    that feed it beside a protected layer, or of which it would leave all or none.
     """
     protected, returned = graph.protected(), graph.protected(barriers=False)
     union = _united(graph, protected, across_sums=across_sums)
@@ -92,11 +93,17 @@ class _Union:
             a, b = self.root(a), self.root(b)
             self._parent[max(a, b)] = min(a, b)
 
+    def count(self, labels: Sequence[int]) -> int:
+        return len({self.root(label) for label in labels})
+
+    def copied(self) -> "_Union":
+        return copy.deepcopy(self)
+
 
 def _united(graph: ChannelGraph, protected: set[str], *, across_sums: bool) -> _Union:
     """Return the labels of which either all or none may go.
 
-    A sum does not tie what stays to what may go: it stays with the first, as with a constant.
+    Layers of which sums would make a single channel are not tied by sums.
     """
     union, loose, sums = _Union(graph.num_labels), graph.loose(), []
     for relation in graph.relations:
@@ -105,22 +112,40 @@ def _united(graph: ChannelGraph, protected: set[str], *, across_sums: bool) -> _
             sums += zip(left, right, strict=True)
         else:
             union.unite(left, right)
-    layers = [r for r in graph.relations if isinstance(r, Filters) and r.maskable]
-    first: dict[str, list[int]] = {}
-    for layer in layers:  # a layer called twice is one layer
-        outputs = layer.outputs.tolist()
-        union.unite(first.setdefault(layer.module, outputs), outputs)
-    if across_sums:
-        stays = {union.root(label): False for labels in first.values() for label in labels}
-        for name in protected.intersection(first):
-            stays |= {union.root(label): True for label in first[name]}
-        for a, b in sums:
-            a, b = union.root(a), union.root(b)
-            if {stays.get(a), stays.get(b)} != {True, False}:
-                union.unite([a], [b])
-                known = [stays[x] for x in (a, b) if x in stays]
-                stays |= {union.root(a): x for x in known}
-    return union
+    filters: dict[str, list[int]] = {}
+    for layer in graph.relations:
+        if isinstance(layer, Filters) and layer.maskable:  # called twice, it is one layer
+            outputs = layer.outputs.tolist()
+            union.unite(filters.setdefault(layer.module, outputs), outputs)
+    if not across_sums:
+        return union
+    tied = _tied_by(sums, union, filters, protected)
+    single = {x for x, labels in filters.items() if tied.count(labels) == 1 < union.count(labels)}
+    return _tied_by(sums, union, filters, protected, single) if single else tied
+
+
+def _tied_by(
+    sums: Iterable[tuple[int, int]],
+    union: _Union,
+    filters: Mapping[str, list[int]],
+    protected: set[str],
+    single: Iterable[str] = (),
+) -> _Union:
+    """Return a union with the labels that sums tie, but for those of the `single` layers.
+
+    A sum does not tie what stays to what may go: it stays with the first, as with a constant.
+    """
+    tied = union.copied()
+    apart = {union.root(label) for name in single for label in filters[name]}
+    stays = {union.root(label): False for labels in filters.values() for label in labels}
+    for name in protected.intersection(filters):
+        stays |= {union.root(label): True for label in filters[name]}
+    for one, other in sums:
+        a, b = tied.root(one), tied.root(other)
+        if apart.isdisjoint((a, b)) and {stays.get(a), stays.get(b)} != {True, False}:
+            tied.unite([a], [b])
+            stays |= {tied.root(a): stays[x] for x in (a, b) if x in stays}
+    return tied
 
 
 def _channels_by_root(graph: ChannelGraph, union: _Union) -> dict[int, list[tuple[str, int]]]:
