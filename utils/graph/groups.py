@@ -112,11 +112,9 @@ def _united(graph: ChannelGraph, protected: set[str], *, across_sums: bool) -> _
             sums += zip(left, right, strict=True)
         else:
             union.unite(left, right)
-    filters: dict[str, list[int]] = {}
-    for layer in graph.relations:
-        if isinstance(layer, Filters) and layer.maskable:  # called twice, it is one layer
-            outputs = layer.outputs.tolist()
-            union.unite(filters.setdefault(layer.module, outputs), outputs)
+    filters = _first_calls(graph)
+    for layer in _layers(graph):  # called twice, it is one layer
+        union.unite(filters[layer.module], layer.outputs.tolist())
     if not across_sums:
         return union
     tied = _tied_by(sums, union, filters, protected)
@@ -148,15 +146,24 @@ def _tied_by(
     return tied
 
 
+def _layers(graph: ChannelGraph) -> list[Filters]:
+    return [r for r in graph.relations if isinstance(r, Filters) and r.maskable]
+
+
+def _first_calls(graph: ChannelGraph) -> dict[str, list[int]]:
+    """Return {layer: labels of its filters, at its first call}."""
+    found: dict[str, list[int]] = {}
+    for layer in _layers(graph):
+        found.setdefault(layer.module, layer.outputs.tolist())
+    return found
+
+
 def _channels_by_root(graph: ChannelGraph, union: _Union) -> dict[int, list[tuple[str, int]]]:
     """Return {root: the filters of that channel}."""
     channels: dict[int, list[tuple[str, int]]] = {}
-    seen: set[str] = set()
-    for relation in graph.relations:
-        if isinstance(relation, Filters) and relation.maskable and relation.module not in seen:
-            seen.add(relation.module)
-            for index, label in enumerate(relation.outputs.tolist()):
-                channels.setdefault(union.root(label), []).append((relation.module, index))
+    for layer, labels in _first_calls(graph).items():
+        for index, label in enumerate(labels):
+            channels.setdefault(union.root(label), []).append((layer, index))
     return channels
 
 

@@ -10,7 +10,7 @@ from utils.graph.elementwise import elementwise, reduced
 from utils.graph.labels import varying
 from utils.graph.layers import filters
 from utils.graph.probing import probed
-from utils.graph.values import Value, tensors_in
+from utils.graph.values import Value
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of dimensions that an ellipsis stands for
 
@@ -26,12 +26,12 @@ def product(call: Any, found: list[Tensor]) -> list[Value] | None:
 
 def einsum(call: Any, found: list[Tensor]) -> list[Value] | None:
     """Follow an einsum: of one tensor, of a layer's input and weight, or of what it scales."""
-    tensors = list(tensors_in(call.args[1:]))
+    tensors = [tensor for tensor, _ in call.operands]
+    values = [value for _, value in call.operands]
     terms = _terms(call.args[0], tensors)
     if terms is None:
         return None
     *terms, result = terms
-    values = [call.value(tensor) for tensor in tensors]
     if not any(value.live for value in values):
         return None
     if len(tensors) == 2 and not all(value.live for value in values):

@@ -64,11 +64,7 @@ class Call:
 
     def takes_sizes(self) -> bool:
         """True if numbers among the arguments are sizes: they count nothing that is computed."""
-        known = (
-            names.MOVEMENTS | names.SPATIAL.keys() | names.LAYERS.keys() | names.REDUCTIONS.keys()
-        )
-        known |= UNIFORM | names.ALONG.keys() | {"affinegrid"}
-        return self.name in known
+        return self.name in _SIZED_BY_NUMBERS
 
     def is_rigid(self) -> bool:
         """True for a split into sizes that are plain numbers."""
@@ -88,6 +84,9 @@ class Call:
         return barrier(self, [tensor])[0]
 
 
+_SIZED_BY_NUMBERS = UNIFORM.union(
+    names.MOVEMENTS, names.SPATIAL, names.LAYERS, names.REDUCTIONS, names.ALONG, ["affinegrid"]
+)
 _RANDOM = frozenset("bernoulli uniform normal random exponential randlike randnlike".split())
 
 
