@@ -1,5 +1,6 @@
 """Laws of several processes: one result for all, one writer, and one that says what went wrong."""
 
+import importlib
 import math
 import sys
 import time
@@ -14,6 +15,7 @@ from utils.runs import processes
 from utils.runs.atomic_write import write_text
 from utils.training.synchronised_norms import differentiable_sum
 
+TASKS = Path("/proc/self/task")
 BATCHES = [slice(0, 5), slice(5, 10), slice(10, 11)]
 
 
@@ -74,6 +76,24 @@ def test_batches_are_shared_out_whole_or_in_parts(monkeypatch, count):
         images = [list(range(own[number].start, own[number].stop)) for own in parts]
         assert sum(images, []) == list(range(batch.start, batch.stop))
         assert max(map(len, images)) == math.ceil((batch.stop - batch.start) / count)
+
+
+def threads_left_behind() -> int:
+    """How many threads more there are after the processes were joined than before."""
+    late = "torch.distributed.nn"  # torch.compile and DistributedDataParallel import it
+    for name in [name for name in sys.modules if name.startswith(late)]:
+        del sys.modules[name]
+    before = len(list(TASKS.iterdir()))
+    with processes.joined():
+        importlib.import_module(late)
+        processes.total(1)
+    return len(list(TASKS.iterdir())) - before
+
+
+@pytest.mark.skipif(not TASKS.is_dir(), reason="this system does not list a process's threads")
+def test_no_thread_outlives_the_joined_processes(tmp_path):
+    outcomes = side_by_side(2, tmp_path, threads_left_behind)
+    assert [outcome.value for outcome in outcomes] == [0, 0], outcomes
 
 
 def how_many_joined() -> int:

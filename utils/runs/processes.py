@@ -70,6 +70,10 @@ def joined() -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
+    # Its functions' defaults keep the group of the time they are imported at; the group's threads
+    # would outlive `destroy_process_group` and be caught by the interpreter's end.
+    import torch.distributed.nn  # noqa: F401
+
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     store, index, count = next(dist.rendezvous("env://", timeout=_LONGEST_WAIT))
     dist.init_process_group(
