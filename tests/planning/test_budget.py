@@ -81,7 +81,6 @@ CASES = [
     ("resnet_20", "global", "macs", {"round_to": 8}),
     ("vgg_16_bn", "sensitivity", "macs", {}),
     ("resnet_56", "uniform", "macs", {}),
-    ("googlenet", "global", "params", {}),
 ]
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.reference import needs_reference, published_ranks
 from utils.options.networks import draw_network, outline
 from utils.paper.hrankplus import slim_widths
 from utils.planning.plan import make_plan
@@ -65,13 +64,6 @@ def test_rounding_in_hrankplus_layout_starts_from_its_widths(group):
     found = planned("resnet_56", "[0.]+[0.18]*29", layout="hrankplus", group=group, round_to=4)
     kept = {layer.conv: len(layer.kept) for layer in found.plan.layers}
     assert kept["layer1.0.conv1"] == 16 and kept["layer3.0.conv1"] == 52  # of 13 and of 52
-
-
-@needs_reference
-def test_a_tie_in_the_published_ranks_is_marked():
-    text = "[0.2]+[0.8]*10+[0.8]*13+[0.55]*19+[0.45]*10"
-    found = planned("resnet_50", text, criterion="rank", rank_folder=published_ranks("resnet_50"))
-    assert sum(layer.tied_at_cut for layer in found.plan.layers) > 4
 
 
 def test_a_criterion_that_leaves_convs_without_a_score_is_refused():

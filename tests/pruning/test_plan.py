@@ -8,15 +8,12 @@ from functools import cache
 import pytest
 import torch
 
-from models.registry import build_model, example_images
+from models.registry import build_model
 from tests.reference import NETWORKS, needs_reference, published_ranks, reference
-from utils.graph.channel_graph import trace_channels
-from utils.metrics.cost import physical_cost
 from utils.options.networks import outline
 from utils.paper.rates import read_rates
 from utils.pruning.plan import LayerPlan, PruningPlan, plan_by_rates
 from utils.rank.rank_files import read_ranks
-from utils.removal.surgery import remove_filters
 
 
 def kept_by_hand(scores, removed):
@@ -170,29 +167,3 @@ def test_the_published_ranks_keep_the_official_filters(net):
         assert (layer.removed, len(layer.kept)) == (facts["pruned"], facts["kept"])
         assert layer.tied_at_cut == facts["tie_at_cut"], layer.conv
         assert digest(layer.kept) == facts["sha256_stable"], layer.conv
-
-
-def cost_cases():
-    rows = reference("flops.json").get("hrank_strings", [])
-    return [
-        pytest.param(row, id=f"{row['arch']} {row['compress_rate']}")
-        for row in {(r["arch"], r["compress_rate"]): r for r in rows}.values()
-        if row["arch"] in NETWORKS and "d_compacted" in row
-    ]
-
-
-@needs_reference
-@pytest.mark.parametrize("row", cost_cases())
-def test_removal_leaves_exactly_what_the_official_masks_leave_alive(row):
-    model, graph = traced(row["arch"])
-    plan = published_plan(row["arch"], row["compress_rate"])
-    slim = remove_filters(model, graph, plan.masks())
-    cost, expected = physical_cost(slim, example_images(row["arch"])), row["d_compacted"]
-    found = {"macs": cost.macs, "params": cost.parameters}
-    assert found == expected["stable_argsort"]
-
-
-@cache
-def traced(arch):
-    model = build_model(arch)
-    return model, trace_channels(model, example_images(arch))

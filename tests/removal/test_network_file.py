@@ -67,7 +67,6 @@ def assert_same(network, other):
         ("mask", "resnet_8"),
         ("remove", "vgg_16_bn"),
         ("remove", "densenet_40"),
-        ("remove", "googlenet"),
         ("remove", "mobilenet_v2"),
     ],
 )
