@@ -5,9 +5,9 @@ The result answers, for any set of filter masks, which channels are then zero, w
 needed, and which places a smaller network must have.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -246,7 +246,7 @@ def _traced(model: nn.Module, example: Any) -> ChannelGraph:
     except ValueError as error:  # a network may train on what the example does not hold
         trains_not = str(error)
     relations = tuple(relation for run in runs for relation in run.relations)
-    return ChannelGraph(
+    graph = ChannelGraph(
         tuple(runs),
         relations,
         labels.num_labels,
@@ -256,6 +256,15 @@ def _traced(model: nn.Module, example: Any) -> ChannelGraph:
         repeated(example, 1),
         trains_not,
     )
+    return replace(graph, relations=tuple(_of_use(graph)))
+
+
+def _of_use(graph: ChannelGraph) -> Iterator[Relation]:
+    """Yield the relations, but for what mixes channels into something that nothing reads."""
+    needed = graph.needed(torch.ones(graph.num_labels, dtype=torch.bool))
+    for relation in graph.relations:
+        if not isinstance(relation, Whole) or needed[relation.outputs].any():
+            yield relation
 
 
 def _run(model: nn.Module, labels: ParameterLabels, example: Any, *, train: bool) -> Run:

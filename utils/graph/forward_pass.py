@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import handle_torch_function
+from torch.overrides import TorchFunctionMode, handle_torch_function
 
 
 @contextmanager
@@ -48,6 +49,23 @@ def _as_operation(run_it: Callable[..., Any]) -> Callable[..., Any]:
         return handle_torch_function(operation, (), *args, **kwargs)
 
     return call
+
+
+def is_self_attention(func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """True for what nn.MultiheadAttention calls on one tensor: queries, keys and values of it."""
+    return func is F.multi_head_attention_forward and args[0] is args[1] is args[2]
+
+
+@contextmanager
+def seen_through(mode: TorchFunctionMode) -> Iterator[None]:
+    """Let a mode that handles one of torch's functions written in Python see what that calls."""
+    original = F.has_torch_function
+    F.has_torch_function = lambda _: False  # else it asks the mode again
+    try:
+        with mode:
+            yield
+    finally:
+        F.has_torch_function = original
 
 
 @contextmanager

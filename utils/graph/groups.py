@@ -108,7 +108,7 @@ def _united(graph: ChannelGraph, protected: set[str], *, across_sums: bool) -> _
     union, loose, sums = _Union(graph.num_labels), graph.loose(), []
     for relation in graph.relations:
         left, right = (labels.tolist() for labels in relation.coupled(loose))
-        if isinstance(relation, Combined) and relation.mode == "any":
+        if isinstance(relation, Combined) and _adds_activations(relation):
             sums += zip(left, right, strict=True)
         else:
             union.unite(left, right)
@@ -120,6 +120,11 @@ def _united(graph: ChannelGraph, protected: set[str], *, across_sums: bool) -> _
     tied = _tied_by(sums, union, filters, protected)
     single = {x for x, labels in filters.items() if tied.count(labels) == 1 < union.count(labels)}
     return _tied_by(sums, union, filters, protected, single) if single else tied
+
+
+def _adds_activations(relation: Combined) -> bool:
+    """True for a sum of more than one operand that is no parameter."""
+    return relation.mode == "any" and relation.parameters.count(False) > 1
 
 
 def _tied_by(

@@ -58,7 +58,10 @@ class ParameterLabels:
         return Value(planes, False, frozenset([name]), name)
 
     def mask_rows(self, names: frozenset[str] | None, rows: Tensor) -> bool:
-        """Let masks zero the parameters along the dimension that holds `rows`; False if none."""
+        """Let masks zero the parameters along the dimension that holds `rows`; False if none.
+
+        Each may hold a part of them: biases may be joined.
+        """
         found = {name: self._dims_of(name, rows) for name in names or ()}
         if not found or not all(found.values()):
             return False
@@ -74,7 +77,7 @@ class ParameterLabels:
         wanted = [rows.unique()]
         wanted += self._tied_to(wanted[0])
         vectors = enumerate(self.labels[name])
-        return {dim for dim, vector in vectors if any(torch.equal(vector, w) for w in wanted)}
+        return {dim for dim, vector in vectors if any(torch.isin(vector, w).all() for w in wanted)}
 
     def _tied_to(self, rows: Tensor) -> Iterator[Tensor]:
         for tie in self.ties:

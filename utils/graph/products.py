@@ -6,18 +6,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.graph.attention import LETTERS, heads
 from utils.graph.elementwise import elementwise, reduced
 from utils.graph.labels import varying
 from utils.graph.layers import filters
 from utils.graph.probing import probed
 from utils.graph.values import Value
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of dimensions that an ellipsis stands for
-
 
 def product(call: Any, found: list[Tensor]) -> list[Value] | None:
-    """x @ weight, with a weight [C_in, C_out] made of parameters; else as an unknown operation."""
+    """x @ weight, with a weight [C_in, C_out] made of parameters, or attention's; else tried."""
     features, weight = call.args[0], call.argument(1, "other", "mat2")
+    if weight.dim() == features.dim() > 2:
+        batch = LETTERS[: weight.dim() - 2]
+        known = [call.value(features), call.value(weight)]
+        gives = heads(call, [f"{batch}ij", f"{batch}jk", f"{batch}ik"], known)
+        if gives is not None:
+            return [gives]
     if weight.dim() != 2 or call.value(weight).live or not call.value(features).live:
         return probed(call, found)
     last = found[0].dim() - 1
@@ -40,11 +45,15 @@ def einsum(call: Any, found: list[Tensor]) -> list[Value] | None:
         gives = _layer(call, found[0], features, weight, [terms[k] for k in order], result)
         if gives is not None:
             return gives
+    if len(tensors) == 2:
+        gives = heads(call, [*terms, result], values)
+        if gives is not None:
+            return [gives]
     gone = [x for x in dict.fromkeys("".join(terms)) if x not in result]
     for term, value in zip(terms, values, strict=True):
         dims = [dim for plane in value.planes for dim in varying(plane)]
         if len(tensors) > 1 and (any(term[d] in gone for d in dims) or value.live and dims[1:]):
-            return None  # what sums over channels of both, or over heads of attention
+            return None  # what sums over channels of both
     return _multiplied(call, found[0], terms, values, tensors, [*result, *gone])
 
 
@@ -58,7 +67,7 @@ def _terms(equation: Any, tensors: list[Tensor]) -> list[str] | None:
         once = sorted(x for x in left if left.count(x) == 1 and x.isalpha())
         right = "..." * ("..." in left) + "".join(once)
     rests = [t.dim() - len(x.replace("...", "")) for x, t in zip(terms, tensors, strict=True)]
-    most = _LETTERS[: max([n for n, x in zip(rests, terms, strict=True) if "..." in x], default=0)]
+    most = LETTERS[: max([n for n, x in zip(rests, terms, strict=True) if "..." in x], default=0)]
     written = [x.replace("...", most[len(most) - n :]) for x, n in zip(terms, rests, strict=True)]
     if any(len(set(x)) != t.dim() for x, t in zip(written, tensors, strict=True)):
         return None  # a diagonal

@@ -140,7 +140,7 @@ class Filters(Relation):
     def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
         if self.groups == 1:
             return super().coupled(loose)
-        return _tied(torch.cat([self._by_group(self.outputs), self._by_group(self.inputs)], 1))
+        return paired(torch.cat([self._by_group(self.outputs), self._by_group(self.inputs)], 1))
 
     def _by_group(self, labels: Tensor) -> Tensor:
         return labels.reshape(self.groups, -1)
@@ -188,7 +188,7 @@ class Norm(Relation):
     def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
         groups = len(self.inputs) if loose.get(self.module, False) else self.groups
         blocks = torch.stack([self.outputs, self.inputs]).reshape(2, groups, -1)
-        return _tied(torch.cat([blocks[0], blocks[1]], 1))
+        return paired(torch.cat([blocks[0], blocks[1]], 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +222,7 @@ class Combined(Relation):
 
     def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
         inputs = torch.stack([_without_spread(x) for x in self.inputs.unbind(1)], 1)
-        return _tied(torch.cat([self.outputs[:, None], inputs], 1))
+        return paired(torch.cat([self.outputs[:, None], inputs], 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,13 +245,13 @@ class Blocks(Summed):
     """Every output channel is made of a whole row of input channels (pixel shuffle)."""
 
     def spread_present(self, present: Tensor, loose: Loose) -> None:
-        _all_or_none(self.inputs, self.outputs, present)
+        all_or_none(self.inputs, self.outputs, present)
 
     def never_empty(self) -> list[Tensor]:
         return [self.outputs]
 
     def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
-        return _tied(torch.cat([self.outputs[:, None], self.inputs], 1))
+        return paired(torch.cat([self.outputs[:, None], self.inputs], 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +265,7 @@ class Whole(Relation):
         alive[self.outputs] = True
 
     def spread_present(self, present: Tensor, loose: Loose) -> None:
-        _all_or_none(self.inputs, self.outputs, present)
+        all_or_none(self.inputs, self.outputs, present)
 
 
 class Absent(Source):
@@ -325,7 +325,7 @@ class Decided(Output):
     """What the network turns into a Python number, which it may decide by."""
 
 
-def _all_or_none(inputs: Tensor, outputs: Tensor, present: Tensor) -> None:
+def all_or_none(inputs: Tensor, outputs: Tensor, present: Tensor) -> None:
     """Let an output be there with all of its row of inputs."""
     there = (present[inputs] & (inputs >= FIRST_CHANNEL)).any(1)
     _lift(present, outputs, present[outputs] | there)
@@ -337,7 +337,7 @@ def _lift(fact: Tensor, labels: Tensor, flags: Tensor) -> None:
     fact[labels[flags.expand_as(labels)]] = True
 
 
-def _tied(rows: Tensor) -> tuple[Tensor, Tensor]:
+def paired(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Pair the first entry of every row [R, K] with each of its others, constants left out."""
     first, others = rows[:, :1].expand(-1, rows.size(1) - 1).flatten(), rows[:, 1:].flatten()
     real = others >= FIRST_CHANNEL

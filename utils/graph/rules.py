@@ -14,6 +14,7 @@ from torch import Tensor
 
 from utils.graph import operations as names
 from utils.graph.aligned import is_aligned
+from utils.graph.attention import attention, note_counts
 from utils.graph.counted import numbers_in
 from utils.graph.elementwise import combined, elementwise, labelled_like, reduced, steered
 from utils.graph.labels import (
@@ -132,8 +133,9 @@ def _rule(call: Call) -> Callable[[Call, list[Tensor]], list[Value] | None]:
         (("copy",), _copied),
         (("indexcopy",), _placed),
         (("glu",), _gated),
-        (("matmul", "mm"), product),
+        (("matmul", "mm", "bmm"), product),
         (("einsum",), einsum),
+        (("scaleddotproductattention",), attention),
     )
     return next((rule for table, rule in tables if name in table), probed)
 
@@ -158,7 +160,11 @@ def barrier(call: Call, found: list[Tensor]) -> list[Value]:
 
 def _movement(call: Call, found: list[Tensor]) -> list[Value] | None:
     """Data movement, or a choice of places that depends on the image."""
-    return movement(call, found) or probed(call, found)
+    moved = movement(call, found)
+    if moved is None:
+        return probed(call, found)
+    note_counts(call, moved)
+    return moved
 
 
 def _set_item(call: Call) -> Value:

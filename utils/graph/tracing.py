@@ -13,9 +13,11 @@ import torch.nn as nn
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from utils.graph.attention import note_width
 from utils.graph.call_sites import CallSite, CallSites
 from utils.graph.counted import counted, labels_counted, numbers_in
 from utils.graph.emptied import Nothing, is_emptied
+from utils.graph.forward_pass import is_self_attention, seen_through
 from utils.graph.inputs import inputs_labelled
 from utils.graph.labels import along, everywhere, narrowed, varying, vector_along
 from utils.graph.operations import FACTS, SIZED, SIZES, operation_name
@@ -44,7 +46,8 @@ class Operation:
     `reads` and `gives` are the values of the tensors among its arguments and results; `writes` are
     {place among the arguments: value} of those it wrote to. If it `moves` data, its results are
     what the same call makes of labels; it is `rigid` if the code names their sizes in plain
-    numbers.
+    numbers. Its sizes are made of numbers that count the channels
+    `counts` [K].
     """
 
     site: CallSite
@@ -54,6 +57,7 @@ class Operation:
     gives: tuple[Value, ...]
     writes: Mapping[int, Value]
     made: tuple[int, int]  # which of the run's relations it made
+    counts: Tensor | None
 
     @property
     def name(self) -> str:
@@ -114,6 +118,12 @@ class LabelRun(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = operation_name(func)
+        if is_self_attention(func, args):
+            value, start = self.values.get(args[0]), len(self.run.relations)
+            with seen_through(self):
+                out = func(*args, **kwargs)
+            note_width(self, value, start)
+            return out
         if name in FACTS:
             return func(*args, **kwargs)
         before = [(t, _version(t)) for t in tensors_in((args, kwargs))]
@@ -281,6 +291,7 @@ class LabelRun(TorchFunctionMode):
                 tuple(gives),
                 writes,
                 made,
+                labels_counted((call.args, call.kwargs)),
             )
         )
 

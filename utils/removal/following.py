@@ -14,7 +14,12 @@ from torch.overrides import TorchFunctionMode
 
 from utils.graph.aligned import is_aligned
 from utils.graph.channel_graph import ChannelGraph
-from utils.graph.forward_pass import left_alone, watching_modules
+from utils.graph.forward_pass import (
+    is_self_attention,
+    left_alone,
+    seen_through,
+    watching_modules,
+)
 from utils.graph.inputs import called, inputs_labelled, repeated
 from utils.graph.labels import along, left_of, narrowed, opened, varying
 from utils.graph.movements import data_of, move, tidy
@@ -117,6 +122,9 @@ class Follower(TorchFunctionMode):
         name = operation_name(func)
         if name in FACTS or name in SIZES or self._skipped or self.at > self._last:
             return func(*args, **kwargs)
+        if is_self_attention(func, args):
+            with seen_through(self):
+                return func(*args, **kwargs)
         operands = list(tensors_in((args, kwargs)))
         values = [self.values.get(t) for t in operands]
         known = self.run.operations[self.at]

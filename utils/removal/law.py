@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -169,9 +170,18 @@ class _NoDropout(TorchFunctionMode):
     """Lets dropout pass everything: its numbers are drawn for tensors of another size."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if "dropout" in operation_name(func) and isinstance(args[0] if args else None, Tensor):
             return args[0]
-        return func(*args, **(kwargs or {}))
+        if func is F.multi_head_attention_forward:
+            kwargs = {**kwargs, "training": False}  # which says nothing else
+        if func is F.scaled_dot_product_attention:
+            beside = dict(zip(_BESIDE, args[4:], strict=False))
+            args, kwargs = args[:4], {**beside, **kwargs, "dropout_p": 0.0}
+        return func(*args, **kwargs)
+
+
+_BESIDE = ("dropout_p", "is_causal")  # attention's arguments that may stand behind its tensors
 
 
 def _gap(wanted: list[Tensor], found: list[Tensor], dtype: torch.dtype) -> float:

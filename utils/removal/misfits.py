@@ -80,6 +80,7 @@ def kept_to_follow(graph: ChannelGraph, keep: Tensor, ways: Places) -> list[Tens
         if way >= WHOLE:
             values = [*operation.reads, *operation.gives, *operation.writes.values()]
             found += [narrowed(plane).flatten() for value in values for plane in value.planes]
+            found += [] if operation.counts is None else [operation.counts]
             continue
         for block in _blocks(operation):
             there = keep[block] & (block >= FIRST_CHANNEL)

@@ -14,6 +14,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from utils.graph.aligned import align, align_norm, index_of, is_aligned, places_of
+from utils.graph.attention import Heads
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.emptied import empty, is_emptied
 from utils.graph.relations import Filters, Norm
@@ -196,6 +197,7 @@ def smaller(
         sizes = {k: v for t in owned for k, v in changed.get(id(t), {}).items()}
         if sizes:
             _tell_sizes(slim.get_submodule(path.split(".parametrizations.")[0]), sizes)
+    _tell_heads(slim, graph, keep)
     _align_layers(slim, graph, keep, unused)
     return slim
 
@@ -237,6 +239,19 @@ def _tell_sizes(module: nn.Module, sizes: Mapping[int, int]) -> None:
                 setattr(module, word, sizes[said])
             elif isinstance(said, tuple) and len(said) == 1 and said[0] in sizes:
                 setattr(module, word, (sizes[said[0]],))
+
+
+def _tell_heads(slim: nn.Module, graph: ChannelGraph, keep: Tensor) -> None:
+    """Let the numbers that a module's code has of its heads, and of what they hold, follow."""
+    for relation in graph.relations:
+        if isinstance(relation, Heads):
+            module = slim.get_submodule(relation.module)
+            first = 1 if relation.weighted else relation.inputs.size(1) // 2
+            counted = {False: relation.inputs[:, first:].flatten(), True: relation.outputs}
+            for word, said in [*vars(module).items()]:
+                labels = counted["head" in word and "dim" not in word]
+                if type(said) is int and said == len(labels):
+                    setattr(module, word, int(keep[labels].sum()))
 
 
 def _align_layers(

@@ -1,0 +1,160 @@
+"""Attention over several heads: a head is one channel, with all of its queries, keys and values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.graph.counted import numbers_in
+from utils.graph.elementwise import combined, elementwise
+from utils.graph.labels import narrowed, varying, vector_along
+from utils.graph.relations import Loose, Relation, all_or_none, paired
+from utils.graph.values import Value, live
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of dimensions that the code does not name
+_NONE: Loose = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Heads(Relation):
+    """Output i belongs to one of the heads in `module`, and is made of row i of `inputs`.
+
+    If it is `weighted`, the first of a row says how much the rest count: zeros stay zeros.
+    """
+
+    module: str
+    inputs: Tensor  # [C_out, K]
+    weighted: bool
+
+    def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
+        alive[self.outputs] |= alive[self.inputs[:, 1:]].any(1) | (not self.weighted)
+
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
+        all_or_none(self.inputs, self.outputs, present)
+
+    def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
+        return paired(torch.cat([self.outputs[:, None], self.inputs], 1))
+
+
+@dataclass(frozen=True, eq=False)
+class AsMany(Relation):
+    """The code takes as many of `given`, what heads gave, as there are of other channels."""
+
+    given: Tensor  # [C]
+    others: Tensor  # [C]
+
+    def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
+        pass
+
+    def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
+        pass
+
+    def spread_present(self, present: Tensor, loose: Loose) -> None:
+        more = int(present[self.given].sum() - present[self.others].sum())
+        fewer = self.others if more > 0 else self.given
+        present[fewer[~present[fewer]][: abs(more)]] = True
+
+
+def note_counts(call: Any, moved: Sequence[Value]) -> None:
+    """Note where a reshape gives what heads gave as many places as other channels have."""
+    given = [r.outputs for r in call.run.run.relations if isinstance(r, Heads) and r.weighted]
+    numbers = numbers_in((call.args[1:], call.kwargs)) if given else []
+    for plane in [value.planes[0] for value in moved] if numbers else ():
+        dims = varying(plane)
+        labels = vector_along(plane, dims[0]) if len(dims) == 1 else plane[:0].flatten()
+        same = [n.labels for n in numbers if getattr(n, "exact", False) and n == len(labels)]
+        if same and torch.isin(labels, torch.cat(given)).all():
+            note_as_many(call.run, call.name, labels, same[0])
+
+
+def note_as_many(run: Any, name: str, given: Tensor, others: Tensor) -> None:
+    """Note that the code takes as many of what heads gave as there are of other channels."""
+    if not torch.isin(given, others).any():
+        none = torch.empty(0, dtype=torch.long)
+        run.run.relations.append(AsMany(run.node(name), none, given, others))
+
+
+def note_width(run: Any, value: Value, start: int) -> None:
+    """Note that self-attention, whose relations begin at `start`, gives as many as it reads."""
+    if value.live and len(varying(value.planes[0])) == 1:
+        others = vector_along(value.planes[0], *varying(value.planes[0]))
+        for made in run.run.relations[start:]:
+            if isinstance(made, Heads) and len(made.outputs) == len(others):
+                note_as_many(run, "attention", made.outputs, others)
+
+
+def attention(call: Any, found: list[Tensor]) -> list[Value] | None:
+    """Follow softmax(query key^T + mask) value, None unless it has several heads."""
+    query, key, value, mask = (call.argument(k, n) for k, n in enumerate(_ARGUMENTS))
+    batch = LETTERS[: query.dim() - 2]
+    if key.dim() != query.dim() or value.dim() != query.dim():
+        return None
+    known = [call.value(query), call.value(key)]
+    scores = heads(call, [f"{batch}qc", f"{batch}kc", f"{batch}qk"], known)
+    if scores is None:
+        return None
+    shape = scores.planes[0].shape
+    stand_in = query.new_zeros(()).expand(shape)
+    if isinstance(mask, Tensor):
+        operands = ((stand_in, scores), (mask, call.value(mask)))
+        added = replace(call, name="add", func=torch.add, kwargs={}, operands=operands)
+        masked = elementwise(replace(added, args=(stand_in, mask)), [stand_in])
+        if masked is None:
+            return None
+        (scores,) = masked
+    labels = combined(call, [(scores.planes[0], shape, False)], shape, "never")
+    known = [live(labels), call.value(value)]
+    gives = heads(call, [f"{batch}qk", f"{batch}kv", f"{batch}qv"], known)
+    return None if gives is None else [gives]
+
+
+_ARGUMENTS = ("query", "key", "value", "attn_mask")
+
+
+def heads(call: Any, terms: Sequence[str], values: Sequence[Value]) -> Value | None:
+    """Follow a product of two factors along whose heads channels lie, None if it is not one.
+
+    `terms` are the letters of the dimensions of both factors and of the product. A factor with
+    nothing but heads weighs the other's channels; else what both have in a head is mixed.
+    """
+    *terms, result = terms
+    if not all(value.live for value in values):
+        return None
+    planes = [value.planes[0] for value in values]
+    lie = [[term[d] for d in varying(plane)] for term, plane in zip(terms, planes, strict=True)]
+    head = [x for x in lie[0] if x in lie[1] and x in result]
+    own = [[x for x in letters if x not in head] for letters in lie]
+    if len(head) != 1 or not any(own):
+        return None
+    rows = [_rows(*each, head) for each in zip(planes, terms, own, strict=True)]
+    kept: list[str] = []
+    weighted = not all(own)
+    if weighted:
+        if own[0]:
+            rows, own = rows[::-1], own[::-1]
+        kept = [x for x in own[1] if x in result]
+        if kept and kept != own[1]:
+            return None
+        if kept:  # every channel of a head on its own
+            rows = [rows[0].expand_as(rows[1]).reshape(-1, 1), rows[1].reshape(-1, 1)]
+    table, where = torch.cat(rows, 1).unique(dim=0, return_inverse=True)
+    where_from = {"module": call.run.sites.path, "inputs": table, "weighted": weighted}
+    outputs = call.run.record(Heads, call.run.node(call.name), len(table), **where_from)
+    sizes: dict[str, int] = {}
+    for term, plane in zip(terms, planes, strict=True):
+        sizes |= {x: max(n, sizes.get(x, 1)) for x, n in zip(term, plane.shape, strict=True)}
+    lies = [*head, *kept]
+    labels = outputs[where].reshape([sizes[x] for x in lies])
+    labels = labels.permute([lies.index(x) for x in result if x in lies])
+    labels = labels[tuple(slice(None) if x in lies else None for x in result)]
+    return live(labels.expand([sizes[x] for x in result]))
+
+
+def _rows(plane: Tensor, term: str, own: Sequence[str], head: Sequence[str]) -> Tensor:
+    """Return the labels [heads, K] of a factor, those of its own letters in their order."""
+    first = [term.index(x) for x in (*head, *own)]
+    rest = [d for d in range(plane.dim()) if d not in first]
+    small = narrowed(plane).permute(*first, *rest)
+    return small.reshape(small.size(0), -1)
