@@ -16,6 +16,7 @@ from utils.pruning.group_plan import plan_groups
 from utils.pruning.scores import score_filters
 from utils.removal.masks import ChannelMasks
 from utils.removal.surgery import remove_filters
+from utils.removal.zero_filters import remove_zero_filters
 
 WIDTH, HEADS, EACH = 12, 3, 4
 IMAGE = torch.zeros(1, 3, 8, 8)
@@ -188,6 +189,18 @@ def test_a_stream_is_as_wide_as_heads_that_the_code_makes_as_wide(make):
         removed(torch.zeros(1, 3, 8, 8, dtype=torch.float64))
         assert (attention.num_heads, read) == (2, [(1, 16, 2 * EACH)])
         assert removed.patches.weight.flatten(1).any(1).sum() == needed
+
+
+@pytest.mark.parametrize("make", [Packed, WrittenOut, Separate])
+def test_a_head_without_values_is_found_among_zeros(make):
+    model = randomized(Tokens(make()), 1)
+    layers = model.attention.qkv if make is Separate else [model.attention.qkv]
+    layers[-1].weight.data[-EACH:], layers[-1].bias.data[-EACH:] = 0, 0
+    small = remove_zero_filters(model, IMAGE).model
+    assert small.attention.num_heads == HEADS - 1
+    assert small.attention.proj.in_features == (HEADS - 1) * EACH
+    images = torch.randn(3, 3, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(small.eval()(images), model.eval()(images))
 
 
 def test_what_was_pruned_shrinks_again():

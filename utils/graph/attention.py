@@ -10,7 +10,7 @@ from torch import Tensor
 from utils.graph.counted import numbers_in
 from utils.graph.elementwise import combined, elementwise
 from utils.graph.labels import narrowed, varying, vector_along
-from utils.graph.relations import Loose, Relation, all_or_none, paired
+from utils.graph.relations import Loose, Relation, Source, all_or_none, paired
 from utils.graph.values import Value, live
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of dimensions that the code does not name
@@ -34,22 +34,20 @@ class Heads(Relation):
     def spread_present(self, present: Tensor, loose: Loose) -> None:
         all_or_none(self.inputs, self.outputs, present)
 
+    def weighs_zeros(self, values: Tensor) -> Tensor:
+        """Return bool [C_out]: of the inputs' values [C_out, K], is all that counts zero?"""
+        return (values[:, 1:] == 0).all(1) & self.weighted
+
     def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
         return paired(torch.cat([self.outputs[:, None], self.inputs], 1))
 
 
 @dataclass(frozen=True, eq=False)
-class AsMany(Relation):
+class AsMany(Source):
     """The code takes as many of `given`, what heads gave, as there are of other channels."""
 
     given: Tensor  # [C]
     others: Tensor  # [C]
-
-    def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
-        pass
-
-    def spread_needed(self, needed: Tensor, alive: Tensor) -> None:
-        pass
 
     def spread_present(self, present: Tensor, loose: Loose) -> None:
         more = int(present[self.given].sum() - present[self.others].sum())

@@ -11,6 +11,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from utils.graph.attention import Heads
 from utils.graph.channel_graph import ChannelGraph
 from utils.graph.filters import filters_first
 from utils.graph.forward_pass import left_alone, watching_modules
@@ -30,9 +31,7 @@ from utils.graph.relations import (
     Output,
     Relation,
     Source,
-    Summed,
     Tied,
-    Whole,
 )
 from utils.graph.tracing import Operation
 from utils.graph.values import Value
@@ -156,9 +155,10 @@ class ConstantRun(Follower):
             by_group = known.reshape(relation.groups, -1).all(1, keepdim=True)
             known = by_group.expand(-1, len(none) // relation.groups).flatten()
             return known if module is None else known | ~scales_of(module, len(none))
-        if isinstance(relation, Whole | Summed | Blocks):
+        if isinstance(relation, Heads):
+            return known.all(1) | relation.weighs_zeros(values)
+        if not isinstance(relation, Combined):
             return known.all(1)
-        assert isinstance(relation, Combined)
         zero = {
             "any": none[:, None],
             "all": values == 0,

@@ -67,9 +67,7 @@ class Follower(TorchFunctionMode):
         known = ParameterLabels(slim)
         self._full = graph.parameters
         self._paths = known.paths
-        self._sources = iter(
-            [r for r in run.relations if isinstance(r, Source) and "input" in r.node]
-        )
+        self._sources = iter([r for r in run.relations if type(r) is Source])
         self.values = Values(self._parameter, known.names)
         self._skipped: list[nn.Module] = []
         varied = [i for i, o in enumerate(run.operations) if o.varies]

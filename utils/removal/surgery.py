@@ -243,15 +243,18 @@ def _tell_sizes(module: nn.Module, sizes: Mapping[int, int]) -> None:
 
 def _tell_heads(slim: nn.Module, graph: ChannelGraph, keep: Tensor) -> None:
     """Let the numbers that a module's code has of its heads, and of what they hold, follow."""
+    told: dict[tuple[str, str], int] = {}
     for relation in graph.relations:
         if isinstance(relation, Heads):
-            module = slim.get_submodule(relation.module)
             first = 1 if relation.weighted else relation.inputs.size(1) // 2
             counted = {False: relation.inputs[:, first:].flatten(), True: relation.outputs}
-            for word, said in [*vars(module).items()]:
+            for word, said in vars(slim.get_submodule(relation.module)).items():
                 labels = counted["head" in word and "dim" not in word]
                 if type(said) is int and said == len(labels):
-                    setattr(module, word, int(keep[labels].sum()))
+                    at = relation.module, word
+                    told[at] = max(int(keep[labels].sum()), told.get(at, 0))
+    for (path, word), number in told.items():
+        setattr(slim.get_submodule(path), word, number)
 
 
 def _align_layers(

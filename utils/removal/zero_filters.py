@@ -14,6 +14,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.utils import prune
 
+from utils.graph.attention import Heads
 from utils.graph.channel_graph import ChannelGraph, trace_channels
 from utils.graph.relations import (
     FIRST_CHANNEL,
@@ -26,7 +27,6 @@ from utils.graph.relations import (
     Source,
     Summed,
     Tied,
-    Whole,
 )
 from utils.removal.constant_channels import (
     ConstantRun,
@@ -243,9 +243,10 @@ def _used(decision: _Decision, relation: Relation) -> Tensor:
         passed = wanted if module is None else wanted & scales_of(module, len(wanted))
         by_group = passed.reshape(relation.groups, -1).any(1, keepdim=True)
         return by_group.expand(-1, len(wanted) // relation.groups).flatten()
-    if isinstance(relation, Whole | Combined | Blocks | Summed):
-        return wanted[:, None].expand(relation.inputs.shape)
-    return wanted
+    used = wanted[:, None].repeat(1, relation.inputs.size(1))
+    if isinstance(relation, Heads):
+        used[:, 0] &= ~relation.weighs_zeros(decision.run.reads[id(relation)])
+    return used
 
 
 def _why_it_stays(decision: _Decision, graph: ChannelGraph, relation: Relation) -> str:
