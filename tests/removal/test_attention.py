@@ -69,6 +69,24 @@ class Einsum(Packed):
         return torch.einsum("bhqk,bhkd->bhqd", weights, v)
 
 
+class Normed(Packed):
+    """Queries and keys have a norm of their own, the same for all heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.q_norm, self.k_norm = nn.LayerNorm(EACH), nn.RMSNorm(EACH)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+
+
+class Cosine(Packed):
+    """Queries and keys have length one."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)).softmax(-1) @ v
+
+
 class CrossCovariance(Packed):
     """Channels of a head weigh one another (El-Nouby et al., 2021)."""
 
@@ -138,7 +156,7 @@ class Tokens(nn.Module):
         return self.head((x + self.attention(self.norm(x))).mean(1))
 
 
-FREE = (Packed, WrittenOut, Biased, Einsum, CrossCovariance, Separate, JoinedBias)
+FREE = (Packed, WrittenOut, Biased, Einsum, Normed, Cosine, CrossCovariance, Separate, JoinedBias)
 TIED = (AsWideAsItsInput, Torchs, lambda: Torchs(need_weights=False))
 DROPPED = (lambda: nn.TransformerEncoderLayer(WIDTH, HEADS, 6, batch_first=True),)
 

@@ -50,9 +50,8 @@ REASONS = {  # why networks keep more than others remove, or most of what they h
     ),
     "a learned number is added to every channel, to those without filters, too; convs that pad, or "
     "have neither bias nor norm, cannot take that up": ("timm/hgnetv2_b0",),
-    "what attention mixes stays whole: queries, keys, values, unfolded maps": (
+    "its code computes with the number of channels of what it reads, so those have to stay": (
         "torchvision/swin_t",
-        "torchvision/vit_b_32",
     ),
 }
 SHARES = ("one_left", "one_macs_left", "sums_left", "sums_macs_left")

@@ -1,14 +1,13 @@
 """Attention over several heads: a head is one channel, with all of its queries, keys and values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from utils.graph.counted import numbers_in
-from utils.graph.elementwise import combined, elementwise
 from utils.graph.labels import narrowed, varying, vector_along
 from utils.graph.relations import Loose, Relation, Source, all_or_none, paired
 from utils.graph.values import Value, live
@@ -83,32 +82,13 @@ def note_width(run: Any, value: Value, start: int) -> None:
                 note_as_many(run, "attention", made.outputs, others)
 
 
-def attention(call: Any, found: list[Tensor]) -> list[Value] | None:
-    """Follow softmax(query key^T + mask) value, None unless it has several heads."""
-    query, key, value, mask = (call.argument(k, n) for k, n in enumerate(_ARGUMENTS))
-    batch = LETTERS[: query.dim() - 2]
-    if key.dim() != query.dim() or value.dim() != query.dim():
-        return None
-    known = [call.value(query), call.value(key)]
-    scores = heads(call, [f"{batch}qc", f"{batch}kc", f"{batch}qk"], known)
-    if scores is None:
-        return None
-    shape = scores.planes[0].shape
-    stand_in = query.new_zeros(()).expand(shape)
-    if isinstance(mask, Tensor):
-        operands = ((stand_in, scores), (mask, call.value(mask)))
-        added = replace(call, name="add", func=torch.add, kwargs={}, operands=operands)
-        masked = elementwise(replace(added, args=(stand_in, mask)), [stand_in])
-        if masked is None:
-            return None
-        (scores,) = masked
-    labels = combined(call, [(scores.planes[0], shape, False)], shape, "never")
-    known = [live(labels), call.value(value)]
-    gives = heads(call, [f"{batch}qk", f"{batch}kv", f"{batch}qv"], known)
-    return None if gives is None else [gives]
-
-
-_ARGUMENTS = ("query", "key", "value", "attn_mask")
+def mixed_in_heads(call: Any, labels: Tensor, dim: int) -> Tensor:
+    """Return labels of which all that a head has along `dim` are made into one, spread along it."""
+    rows = narrowed(labels).movedim(dim, -1)
+    made = {"module": call.run.sites.path, "weighted": False}
+    flat = rows.reshape(-1, rows.size(-1))
+    outputs = call.run.record(Heads, call.run.node(call.name), len(flat), inputs=flat, **made)
+    return outputs.reshape(rows.shape[:-1]).unsqueeze(dim).expand(labels.shape)
 
 
 def heads(call: Any, terms: Sequence[str], values: Sequence[Value]) -> Value | None:
@@ -138,8 +118,8 @@ def heads(call: Any, terms: Sequence[str], values: Sequence[Value]) -> Value | N
         if kept:  # every channel of a head on its own
             rows = [rows[0].expand_as(rows[1]).reshape(-1, 1), rows[1].reshape(-1, 1)]
     table, where = torch.cat(rows, 1).unique(dim=0, return_inverse=True)
-    where_from = {"module": call.run.sites.path, "inputs": table, "weighted": weighted}
-    outputs = call.run.record(Heads, call.run.node(call.name), len(table), **where_from)
+    made = {"module": call.run.sites.path, "weighted": weighted}
+    outputs = call.run.record(Heads, call.run.node(call.name), len(table), inputs=table, **made)
     sizes: dict[str, int] = {}
     for term, plane in zip(terms, planes, strict=True):
         sizes |= {x: max(n, sizes.get(x, 1)) for x, n in zip(term, plane.shape, strict=True)}

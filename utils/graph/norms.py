@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.graph.attention import mixed_in_heads
 from utils.graph.elementwise import combined
 from utils.graph.labels import along, narrowed, varying, vector_along
 from utils.graph.relations import Norm, Tied, Unmasked, Whole
@@ -66,6 +67,10 @@ def _norm(
     dims = varying(value.planes[0])
     if dims and dim not in dims:
         return _norm_elsewhere(call, out, value.planes[0], parameters)
+    if len(dims) == 2 and call.name in ("layernorm", "rmsnorm"):
+        for plane in (plane for p in parameters for plane in call.value(p).planes):
+            call.run.stays(narrowed(plane).flatten(), call.name)  # all heads have them in common
+        return [live(mixed_in_heads(call, value.planes[0], dim))]
     inputs = read_labels(call, value, features, dim)
     if inputs is None:
         return None

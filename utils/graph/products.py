@@ -1,5 +1,6 @@
 """Products of tensors: a layer's input with a matrix of its own, or einsum of what has channels."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,11 +8,11 @@ import torch
 from torch import Tensor
 
 from utils.graph.attention import LETTERS, heads
-from utils.graph.elementwise import elementwise, reduced
+from utils.graph.elementwise import combined, elementwise, reduced
 from utils.graph.labels import varying
 from utils.graph.layers import filters
 from utils.graph.probing import probed
-from utils.graph.values import Value
+from utils.graph.values import Value, live
 
 
 def product(call: Any, found: list[Tensor]) -> list[Value] | None:
@@ -19,14 +20,59 @@ def product(call: Any, found: list[Tensor]) -> list[Value] | None:
     features, weight = call.args[0], call.argument(1, "other", "mat2")
     if weight.dim() == features.dim() > 2:
         batch = LETTERS[: weight.dim() - 2]
-        known = [call.value(features), call.value(weight)]
-        gives = heads(call, [f"{batch}ij", f"{batch}jk", f"{batch}ik"], known)
+        known = (features, call.value(features)), (weight, call.value(weight))
+        gives = _of_heads(call, [f"{batch}ij", f"{batch}jk", f"{batch}ik"], known)
         if gives is not None:
             return [gives]
     if weight.dim() != 2 or call.value(weight).live or not call.value(features).live:
         return probed(call, found)
     last = found[0].dim() - 1
     return filters(call, found[0], features, weight, ends=(last, last), axes=(1, 0))
+
+
+def attention(call: Any, found: list[Tensor]) -> list[Value] | None:
+    """Follow softmax(query key^T + mask) value, None unless it has several heads."""
+    query, key, value, mask = (call.argument(k, n) for k, n in enumerate(_ARGUMENTS))
+    batch = LETTERS[: query.dim() - 2]
+    if key.dim() != query.dim() or value.dim() != query.dim():
+        return None
+    known = [(tensor, call.value(tensor)) for tensor in (query, key, value)]
+    scores = _of_heads(call, [f"{batch}qc", f"{batch}kc", f"{batch}qk"], known[:2])
+    if scores is None:
+        return None
+    shape = scores.planes[0].shape
+    stand_in = query.new_zeros(()).expand(shape)
+    if isinstance(mask, Tensor):
+        operands = ((stand_in, scores), (mask, call.value(mask)))
+        added = replace(call, name="add", func=torch.add, kwargs={}, operands=operands)
+        masked = elementwise(replace(added, args=(stand_in, mask)), [stand_in])
+        if masked is None:
+            return None
+        (scores,) = masked
+    labels = combined(call, [(scores.planes[0], shape, False)], shape, "never")
+    known = [(stand_in, live(labels)), known[2]]
+    gives = _of_heads(call, [f"{batch}qk", f"{batch}kv", f"{batch}qv"], known)
+    return None if gives is None else [gives]
+
+
+_ARGUMENTS = ("query", "key", "value", "attn_mask")
+
+
+def _of_heads(
+    call: Any, terms: list[str], operands: Sequence[tuple[Tensor, Value]]
+) -> Value | None:
+    """Return the value of a product within heads, None if both factors' channels lie elsewhere."""
+    gives = heads(call, terms, [value for _, value in operands])
+    if gives is not None or not all(value.live for _, value in operands):
+        return gives
+    one, other = (
+        [term[d] for d in varying(value.planes[0])]
+        for term, (_, value) in zip(terms, operands, strict=False)
+    )
+    if one != other or len(one) != 1 or one[0] not in terms[-1]:
+        return None
+    found = _multiplied(call, *terms, operands=operands)  # a head is one channel of both
+    return None if found is None else found[0]
 
 
 def einsum(call: Any, found: list[Tensor]) -> list[Value] | None:
@@ -46,7 +92,7 @@ def einsum(call: Any, found: list[Tensor]) -> list[Value] | None:
         if gives is not None:
             return gives
     if len(tensors) == 2:
-        gives = heads(call, [*terms, result], values)
+        gives = _of_heads(call, [*terms, result], call.operands)
         if gives is not None:
             return [gives]
     gone = [x for x in dict.fromkeys("".join(terms)) if x not in result]
@@ -54,7 +100,7 @@ def einsum(call: Any, found: list[Tensor]) -> list[Value] | None:
         dims = [dim for plane in value.planes for dim in varying(plane)]
         if len(tensors) > 1 and (any(term[d] in gone for d in dims) or value.live and dims[1:]):
             return None  # what sums over channels of both
-    return _multiplied(call, found[0], terms, values, tensors, [*result, *gone])
+    return _multiplied(call, *terms, result, operands=call.operands)
 
 
 def _terms(equation: Any, tensors: list[Tensor]) -> list[str] | None:
@@ -89,23 +135,23 @@ def _layer(
 
 
 def _multiplied(
-    call: Any,
-    out: Tensor,
-    terms: list[str],
-    values: list[Value],
-    tensors: list[Tensor],
-    letters: list[str],
+    call: Any, *terms: str, operands: Sequence[tuple[Tensor, Value]]
 ) -> list[Value] | None:
-    """Return labels of a product place by place, summed over the letters behind the result's."""
+    """Return labels of a product place by place, summed over the letters that are not the result's.
+
+    The last of the terms is the result's.
+    """
+    *terms, result = terms
+    letters = [*result, *(x for x in dict.fromkeys("".join(terms)) if x not in result)]
     sizes: dict[str, int] = {}
     spread = []
-    for term, value, tensor in zip(terms, values, tensors, strict=True):
-        sizes |= zip(term, tensor.shape, strict=True)
+    for term, (tensor, value) in zip(terms, operands, strict=True):
+        sizes |= {x: max(n, sizes.get(x, 1)) for x, n in zip(term, tensor.shape, strict=True)}
         order = [term.index(x) for x in letters if x in term]
         index = tuple(slice(None) if x in term else None for x in letters)
         planes = tuple(plane.permute(order)[index] for plane in value.planes)
         spread.append((tensor.permute(order)[index], replace(value, planes=planes, origin=None)))
-    whole = out.new_zeros(()).expand([sizes[x] for x in letters])
+    whole = spread[0][0].new_zeros(()).expand([sizes[x] for x in letters])
     value = spread[0][1]
     if len(spread) > 1:
         args = tuple(tensor for tensor, _ in spread)
@@ -114,9 +160,10 @@ def _multiplied(
         if gives is None:
             return None
         (value,) = gives
-    dims = list(range(out.dim(), len(letters)))
+    dims = list(range(len(result), len(letters)))
     if not dims:
         return [value]
+    out = whole[(..., *[0] * len(dims))]
     summed = replace(call, name="sum", func=torch.sum, args=(whole, dims), kwargs={})
     summed = replace(summed, operands=((whole, value),))
     return reduced(summed, whole, value, dims, [out])
