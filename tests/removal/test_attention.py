@@ -87,6 +87,22 @@ class Cosine(Packed):
         return (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)).softmax(-1) @ v
 
 
+class Rotary(Packed):
+    """Queries and keys are rotated by their places (Su et al., 2021)."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("cosine", torch.randn(16, EACH))
+        self.register_buffer("sine", torch.randn(16, EACH))
+
+    def rotated(self, x: Tensor) -> Tensor:
+        one, other = x.chunk(2, -1)
+        return x * self.cosine + torch.cat((-other, one), -1) * self.sine
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(self.rotated(q), self.rotated(k), v)
+
+
 class CrossCovariance(Packed):
     """Channels of a head weigh one another (El-Nouby et al., 2021)."""
 
@@ -106,6 +122,23 @@ class Separate(Packed):
         heads = (*x.shape[:2], -1, EACH)
         out = self.attend(*(layer(x).view(heads).transpose(1, 2) for layer in self.qkv))
         return self.proj(out.transpose(1, 2).flatten(2))
+
+
+class Grouped(nn.Module):
+    """Two heads share keys and values (Ainslie et al., 2023)."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.num_kv_heads = 2 * HEADS, HEADS
+        self.q, self.k, self.v = (nn.Linear(WIDTH, width) for width in (2 * WIDTH, WIDTH, WIDTH))
+        self.proj = nn.Linear(2 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = *x.shape[:2], self.num_kv_heads, EACH
+        q = self.q(x).view(*x.shape[:2], self.num_heads, EACH).transpose(1, 2)
+        k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.k, self.v))
+        k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class JoinedBias(Packed):
@@ -156,7 +189,18 @@ class Tokens(nn.Module):
         return self.head((x + self.attention(self.norm(x))).mean(1))
 
 
-FREE = (Packed, WrittenOut, Biased, Einsum, Normed, Cosine, CrossCovariance, Separate, JoinedBias)
+FREE = (
+    Packed,
+    WrittenOut,
+    Biased,
+    Einsum,
+    Normed,
+    Cosine,
+    Rotary,
+    CrossCovariance,
+    Separate,
+    JoinedBias,
+)
 TIED = (AsWideAsItsInput, Torchs, lambda: Torchs(need_weights=False))
 DROPPED = (lambda: nn.TransformerEncoderLayer(WIDTH, HEADS, 6, batch_first=True),)
 
@@ -175,7 +219,7 @@ def pruned(make, ratio, across_sums):
 
 
 @pytest.mark.parametrize("across_sums", [False, True])
-@pytest.mark.parametrize("make", [*FREE, *TIED])
+@pytest.mark.parametrize("make", [*FREE, *TIED, Grouped])
 def test_removed_is_masked(make, across_sums):
     images = torch.randn(3, 3, 8, 8, dtype=torch.float64)
     for ratio in (0.4, 0.7):
@@ -195,6 +239,14 @@ def test_heads_go_whole_and_the_code_is_told(make):
     qkv = attention.qkv if make is Separate else [attention.qkv]
     assert sum(layer.out_features for layer in qkv) == 3 * 2 * EACH
     assert (attention.num_heads, attention.head_dim, attention.attn_dim) == (2, EACH, 2 * EACH)
+
+
+def test_heads_that_share_keys_go_together():
+    _, _, removed = pruned(Grouped, 0.4, across_sums=False)
+    attention = removed.attention
+    assert (attention.num_heads, attention.num_kv_heads) == (4, 2)
+    layers = (attention.q, attention.k, attention.v)
+    assert [layer.out_features for layer in layers] == [4 * EACH, 2 * EACH, 2 * EACH]
 
 
 @pytest.mark.parametrize("make", [*TIED, *DROPPED])

@@ -37,6 +37,16 @@ class Heads(Relation):
         """Return bool [C_out]: of the inputs' values [C_out, K], is all that counts zero?"""
         return (values[:, 1:] == 0).all(1) & self.weighted
 
+    def held(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the labels ([C], [H]) of what the heads have in all, and one of each head.
+
+        That is of the queries and of the keys, of which there may be fewer, or of the values.
+        """
+        if self.weighted:
+            return [(self.inputs[:, 1:].unique(), self.inputs[:, 0].unique())]
+        halves = [half.unique(dim=0) for half in self.inputs.chunk(2, 1)]
+        return [(half.unique(), half[:, 0]) for half in halves]
+
     def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
         return paired(torch.cat([self.outputs[:, None], self.inputs], 1))
 

@@ -103,23 +103,28 @@ class _Union:
 def _united(graph: ChannelGraph, protected: set[str], *, across_sums: bool) -> _Union:
     """Return the labels of which either all or none may go.
 
-    Layers of which sums would make a single channel are not tied by sums.
+    What a layer gives is tied where it is added to itself (a rotary embedding). Layers of which
+    sums would make a single channel are not tied by sums.
     """
     union, loose, sums = _Union(graph.num_labels), graph.loose(), []
     for relation in graph.relations:
         left, right = (labels.tolist() for labels in relation.coupled(loose))
         if isinstance(relation, Combined) and _adds_activations(relation):
-            sums += zip(left, right, strict=True)
+            sums.append((relation, [*zip(left, right, strict=True)]))
         else:
             union.unite(left, right)
     filters = _first_calls(graph)
     for layer in _layers(graph):  # called twice, it is one layer
         union.unite(filters[layer.module], layer.outputs.tolist())
-    if not across_sums:
-        return union
-    tied = _tied_by(sums, union, filters, protected)
+    layer_of = {union.root(x): layer for layer, labels in filters.items() for x in labels}
+    pairs: list[tuple[int, int]] = []
+    for relation, labels in sums:
+        added = {layer_of.get(union.root(x)) for x in relation.inputs.unique().tolist()}
+        if across_sums or len(added) == 1 and None not in added:
+            pairs += labels
+    tied = _tied_by(pairs, union, filters, protected)
     single = {x for x, labels in filters.items() if tied.count(labels) == 1 < union.count(labels)}
-    return _tied_by(sums, union, filters, protected, single) if single else tied
+    return _tied_by(pairs, union, filters, protected, single) if single else tied
 
 
 def _adds_activations(relation: Combined) -> bool:

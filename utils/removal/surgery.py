@@ -244,12 +244,10 @@ def _tell_sizes(module: nn.Module, sizes: Mapping[int, int]) -> None:
 def _tell_heads(slim: nn.Module, graph: ChannelGraph, keep: Tensor) -> None:
     """Let the numbers that a module's code has of its heads, and of what they hold, follow."""
     told: dict[tuple[str, str], int] = {}
-    for relation in graph.relations:
-        if isinstance(relation, Heads):
-            first = 1 if relation.weighted else relation.inputs.size(1) // 2
-            counted = {False: relation.inputs[:, first:].flatten(), True: relation.outputs}
+    for relation in (relation for relation in graph.relations if isinstance(relation, Heads)):
+        for wide, heads in relation.held():
             for word, said in vars(slim.get_submodule(relation.module)).items():
-                labels = counted["head" in word and "dim" not in word]
+                labels = heads if "head" in word and "dim" not in word else wide
                 if type(said) is int and said == len(labels):
                     at = relation.module, word
                     told[at] = max(int(keep[labels].sum()), told.get(at, 0))
