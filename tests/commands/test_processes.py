@@ -170,3 +170,8 @@ def test_bad_input_is_said_once(words, tmp_path, more, message):
     assert codes == [2, 1]
     assert message in errors[0]
     assert errors[1] == ""
+
+
+def test_help_ends_well_in_all(tmp_path):
+    codes, errors, _ = two_doors(tmp_path / "two", ["main.py", "train", "--help"])
+    assert (codes, errors) == ([0, 0], ["", ""])

@@ -20,12 +20,14 @@ _NONE: Loose = {}
 class Heads(Relation):
     """Output i belongs to one of the heads in `module`, and is made of row i of `inputs`.
 
-    If it is `weighted`, the first of a row says how much the rest count: zeros stay zeros.
+    A row is of one factor or of two, half by half. If it is `weighted`, its first entry says how
+    much the rest count: zeros stay zeros.
     """
 
     module: str
     inputs: Tensor  # [C_out, K]
-    weighted: bool
+    factors: int
+    weighted: bool = False
 
     def spread_alive(self, alive: Tensor, masks: Mapping[str, Tensor]) -> None:
         alive[self.outputs] |= alive[self.inputs[:, 1:]].any(1) | (not self.weighted)
@@ -44,8 +46,8 @@ class Heads(Relation):
         """
         if self.weighted:
             return [(self.inputs[:, 1:].unique(), self.inputs[:, 0].unique())]
-        halves = [half.unique(dim=0) for half in self.inputs.chunk(2, 1)]
-        return [(half.unique(), half[:, 0]) for half in halves]
+        factors = [rows.unique(dim=0) for rows in self.inputs.chunk(self.factors, 1)]
+        return [(rows.unique(), rows[:, 0]) for rows in factors]
 
     def coupled(self, loose: Loose = _NONE) -> tuple[Tensor, Tensor]:
         return paired(torch.cat([self.outputs[:, None], self.inputs], 1))
@@ -66,14 +68,15 @@ class AsMany(Source):
 
 def note_counts(call: Any, moved: Sequence[Value]) -> None:
     """Note where a reshape gives what heads gave as many places as other channels have."""
-    given = [r.outputs for r in call.run.run.relations if isinstance(r, Heads) and r.weighted]
-    numbers = numbers_in((call.args[1:], call.kwargs)) if given else []
-    for plane in [value.planes[0] for value in moved] if numbers else ():
-        dims = varying(plane)
-        labels = vector_along(plane, dims[0]) if len(dims) == 1 else plane[:0].flatten()
-        same = [n.labels for n in numbers if getattr(n, "exact", False) and n == len(labels)]
-        if same and torch.isin(labels, torch.cat(given)).all():
-            note_as_many(call.run, call.name, labels, same[0])
+    numbers = [n for n in numbers_in((call.args[1:], call.kwargs)) if getattr(n, "exact", False)]
+    for plane in [value.planes[0] for value in moved if numbers]:
+        for dim in varying(plane) if len(varying(plane)) == 1 else ():
+            labels = vector_along(plane, dim)
+            same = [number.labels for number in numbers if number == len(labels)]
+            weighted = [r for r in call.run.run.relations if isinstance(r, Heads) and r.weighted]
+            given = torch.cat([labels[:0], *(relation.outputs for relation in weighted)])
+            if same and torch.isin(labels, given).all():
+                note_as_many(call.run, call.name, labels, same[0])
 
 
 def note_as_many(run: Any, name: str, given: Tensor, others: Tensor) -> None:
@@ -95,9 +98,9 @@ def note_width(run: Any, value: Value, start: int) -> None:
 def mixed_in_heads(call: Any, labels: Tensor, dim: int) -> Tensor:
     """Return labels of which all that a head has along `dim` are made into one, spread along it."""
     rows = narrowed(labels).movedim(dim, -1)
-    made = {"module": call.run.sites.path, "weighted": False}
     flat = rows.reshape(-1, rows.size(-1))
-    outputs = call.run.record(Heads, call.run.node(call.name), len(flat), inputs=flat, **made)
+    made = {"module": call.run.sites.path, "inputs": flat, "factors": 1}
+    outputs = call.run.record(Heads, call.run.node(call.name), len(flat), **made)
     return outputs.reshape(rows.shape[:-1]).unsqueeze(dim).expand(labels.shape)
 
 
@@ -128,8 +131,8 @@ def heads(call: Any, terms: Sequence[str], values: Sequence[Value]) -> Value | N
         if kept:  # every channel of a head on its own
             rows = [rows[0].expand_as(rows[1]).reshape(-1, 1), rows[1].reshape(-1, 1)]
     table, where = torch.cat(rows, 1).unique(dim=0, return_inverse=True)
-    made = {"module": call.run.sites.path, "weighted": weighted}
-    outputs = call.run.record(Heads, call.run.node(call.name), len(table), inputs=table, **made)
+    made = {"module": call.run.sites.path, "inputs": table, "factors": 2, "weighted": weighted}
+    outputs = call.run.record(Heads, call.run.node(call.name), len(table), **made)
     sizes: dict[str, int] = {}
     for term, plane in zip(terms, planes, strict=True):
         sizes |= {x: max(n, sizes.get(x, 1)) for x, n in zip(term, plane.shape, strict=True)}

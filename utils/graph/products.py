@@ -1,4 +1,4 @@
-"""Products of tensors: a layer's input with a matrix of its own, or einsum of what has channels."""
+"""Products of tensors: an input with a matrix of weights, attention, einsum of what has channels."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +13,8 @@ from utils.graph.labels import varying
 from utils.graph.layers import filters
 from utils.graph.probing import probed
 from utils.graph.values import Value, live
+
+_ATTENTION = ("query", "key", "value", "attn_mask")
 
 
 def product(call: Any, found: list[Tensor]) -> list[Value] | None:
@@ -32,7 +34,7 @@ def product(call: Any, found: list[Tensor]) -> list[Value] | None:
 
 def attention(call: Any, found: list[Tensor]) -> list[Value] | None:
     """Follow softmax(query key^T + mask) value, None unless it has several heads."""
-    query, key, value, mask = (call.argument(k, n) for k, n in enumerate(_ARGUMENTS))
+    query, key, value, mask = (call.argument(k, n) for k, n in enumerate(_ATTENTION))
     batch = LETTERS[: query.dim() - 2]
     if key.dim() != query.dim() or value.dim() != query.dim():
         return None
@@ -53,9 +55,6 @@ def attention(call: Any, found: list[Tensor]) -> list[Value] | None:
     known = [(stand_in, live(labels)), known[2]]
     gives = _of_heads(call, [f"{batch}qk", f"{batch}kv", f"{batch}qv"], known)
     return None if gives is None else [gives]
-
-
-_ARGUMENTS = ("query", "key", "value", "attn_mask")
 
 
 def _of_heads(

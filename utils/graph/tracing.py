@@ -46,8 +46,7 @@ class Operation:
     `reads` and `gives` are the values of the tensors among its arguments and results; `writes` are
     {place among the arguments: value} of those it wrote to. If it `moves` data, its results are
     what the same call makes of labels; it is `rigid` if the code names their sizes in plain
-    numbers. Its sizes are made of numbers that count the channels
-    `counts` [K].
+    numbers. `counts` [K] are the channels that numbers among its arguments count.
     """
 
     site: CallSite

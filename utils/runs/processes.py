@@ -91,8 +91,9 @@ def joined() -> Iterator[None]:
                 muted.enter_context(contextlib.redirect_stderr(io.StringIO()))
             yield
             meet()
-    except BaseException:
-        if _is_to_say_why(store, index):
+    except BaseException as error:
+        asked_for = isinstance(error, SystemExit) and not error.code  # --help
+        if asked_for or _is_to_say_why(store, index):
             raise
         raise SystemExit(_FAILED) from None
     finally:
