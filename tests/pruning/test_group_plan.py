@@ -54,6 +54,14 @@ def test_what_stays_is_rounded_up_to_a_multiple(multiple, stays):
     assert layer.reason == expected
 
 
+@pytest.mark.parametrize("multiple, stays", [(1, 2), (4, 2), (6, 3), (8, 2), (16, 4), (24, 6)])
+def test_a_channel_of_several_filters_is_rounded_by_its_filters(multiple, stays):
+    members = tuple(tuple(("a", 4 * i + k) for k in range(4)) for i in range(6))
+    heads = ChannelGroup(("a",), members, False, ())
+    layer = only(plan_groups([heads], ascending("a", count=24), 0.7, round_to=multiple))
+    assert layer.kept == tuple(range(4 * (6 - stays), 24))
+
+
 @pytest.mark.parametrize("minimum, stays", [(1, 1), (3, 3), (8, 8), (9, 8)])
 def test_a_minimum_of_channels_stays(minimum, stays):
     layer = only(plan_groups([group("a")], ascending("a"), 0.9, minimum=minimum))

@@ -1,6 +1,8 @@
 """Groups: the filters whose channels live or die together, found by uniting labels."""
 
 import copy
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +23,15 @@ class ChannelGroup:
     protected: bool
     read_whole_by: tuple[str, ...]  # what fills removed channels with zeros again
     stopped: bool = False  # protected by an operation that is not followed
+
+    def rounded_up(self, count: int, round_to: int) -> int:
+        """Return `count` channels or the next more that are `round_to` filters or its multiples.
+
+        A head, or a block of a grouped conv, is several filters of a layer.
+        """
+        each = Counter(layer for layer, _ in self.channels[0]).values()
+        step = math.lcm(*(round_to // math.gcd(round_to, filters) for filters in each))
+        return min(len(self.channels), -(-count // step) * step)
 
     def describe(self) -> str:
         """Return one line: the layers, how many channels, and what keeps them from shrinking."""

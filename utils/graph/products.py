@@ -1,4 +1,4 @@
-"""Products of tensors: an input with a matrix of weights, attention, einsum of what has channels."""
+"""Products of tensors: of an input and a matrix of weights, of heads of attention, by einsum."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -24,8 +24,8 @@ def plan_groups(
     """Plan to remove int(rate * C) of the C channels of every group, the lowest-scoring ones.
 
     A channel scores the mean over its filters; ties go by index, the lower first. What stays is
-    rounded up to a multiple of `round_to`, and is never fewer than `minimum` a group: the plan's
-    reasons say where either held. Protected groups, and groups without scores, stay whole.
+    rounded up to a multiple of `round_to` filters, and is never fewer than `minimum` channels a
+    group: the plan's reasons say where either held. Protected groups, and groups without scores, stay whole.
 
     Args:
         groups: of `utils.graph.groups.channel_groups`; with `across_sums`, whole residual
@@ -101,7 +101,7 @@ def _keep(
         why = "protected: reaches the output" if group.protected else "not scored"
         return list(range(count)), [why]
     floored = min(count, max(wanted, minimum))
-    stays = min(count, -(-floored // round_to) * round_to)
+    stays = group.rounded_up(floored, round_to)
     why = [f"floor of {minimum} held"] * (floored > wanted)
     why += [f"rounded up to a multiple of {round_to}"] * (stays > floored)
     return channel_scores(group, scores).sort(stable=True).indices[count - stays :].tolist(), why

@@ -48,7 +48,7 @@ def rate_units(
     Args:
         groups: of `channel_groups`.
         position_of: {conv: position of its compress rate} of the convs that may be pruned.
-        round_to: what stays of a group is rounded up to a multiple of this.
+        round_to: what stays of a group is rounded up to a multiple of so many filters.
     """
     units: list[tuple[set[int], list[ChannelGroup]]] = []
     for group in groups:
@@ -63,18 +63,18 @@ def rate_units(
         RateUnit(
             tuple(sorted(positions)),
             tuple(members),
-            _rungs([len(group.channels) for group in members], max_rate, round_to),
+            _rungs(members, max_rate, round_to),
         )
         for positions, members in sorted(units, key=lambda unit: min(unit[0]))
     )
 
 
-def _rungs(sizes: Sequence[int], max_rate: float, round_to: int) -> tuple[Rung, ...]:
+def _rungs(groups: Sequence[ChannelGroup], max_rate: float, round_to: int) -> tuple[Rung, ...]:
+    sizes = [len(group.channels) for group in groups]
+
     def stays(rate: float | Fraction) -> tuple[int, ...]:
-        left = (size - num_removed(rate, size) for size in sizes)
-        return tuple(
-            min(size, -(-n // round_to) * round_to) for n, size in zip(left, sizes, strict=True)
-        )
+        left = [size - num_removed(rate, size) for size in sizes]
+        return tuple(g.rounded_up(n, round_to) for g, n in zip(groups, left, strict=True))
 
     every = sorted({Fraction(gone, size) for size in sizes for gone in range(size)})
     starts = [0, *(after for before, after in pairwise(every) if stays(before) != stays(after))]
