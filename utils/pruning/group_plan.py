@@ -25,7 +25,8 @@ def plan_groups(
 
     A channel scores the mean over its filters; ties go by index, the lower first. What stays is
     rounded up to a multiple of `round_to` filters, and is never fewer than `minimum` channels a
-    group: the plan's reasons say where either held. Protected groups, and groups without scores, stay whole.
+    group: the plan's reasons say where either held. Protected groups, and groups without
+    scores, stay whole.
 
     Args:
         groups: of `utils.graph.groups.channel_groups`; with `across_sums`, whole residual
