@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import DeformConv2d
 
 from utils.graph.emptied import is_emptied
+from utils.graph.forward_pass import seen_through
 from utils.graph.inputs import called, without_annotations
+from utils.graph.operations import operation_name
 from utils.graph.values import tensors_in
 from utils.runs.borrowed_state import evaluating
 
@@ -157,11 +161,11 @@ def _run(model: nn.Module, example: Any) -> tuple[tuple[LayerCost, ...], tuple[s
             raise ValueError(f"example: expected one image [1, C, H, W], got shape {shape}")
     counter = _Counter()
     # Under no_grad, unlike inference mode, composite operators reach the counter in their parts.
-    with evaluating(model), torch.no_grad(), _watching(model, counter), counter:
+    calls = _OwnCalls(model, counter)
+    with evaluating(model), torch.no_grad(), _watching(model, counter), counter, calls:
         called(model, example)
     layers = tuple(
-        LayerCost(name, macs=macs, **_shape_of(model.get_submodule(name)))
-        for name, macs in counter.macs.items()
+        LayerCost(name, macs=macs, **counter.shapes[name]) for name, macs in counter.macs.items()
     )
     return layers, tuple(sorted(counter.uncounted))
 
@@ -172,8 +176,14 @@ class _Counter(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.macs: dict[str, int] = {}
+        self.shapes: dict[str, dict[str, Any]] = {}
         self.uncounted: set[str] = set()
         self.running: list[frozenset[str]] = []  # operators that the running layer accounts for
+
+    def add(self, name: str, macs: int, shape: dict[str, Any]) -> None:
+        """Count a layer's call."""
+        self.macs[name] = self.macs.get(name, 0) + macs
+        self.shapes[name] = shape
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -182,6 +192,48 @@ class _Counter(TorchDispatchMode):
         if not (accounted or name in _FREE_OPS or func.is_view) and _has_floats(out):
             self.uncounted.add(str(func).removesuffix(".default"))
         return out
+
+
+class _OwnCalls(TorchFunctionMode):
+    """Counts the convs and linears that a module's code calls itself, on a module's parameters."""
+
+    def __init__(self, model: nn.Module, counter: _Counter):
+        super().__init__()
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._counter = counter
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            with seen_through(self):
+                return func(*args, **kwargs)
+        kind = _KINDS.get(operation_name(func))
+        features, weight, bias = (
+            args[k] if len(args) > k else kwargs.get(n) for k, n in enumerate(_ARGUMENTS)
+        )
+        name = self._names.get(id(weight))
+        if kind is None or name is None or self._counter.running:
+            return func(*args, **kwargs)
+        self._counter.running.append(_LINEAR_OPS if kind is nn.Linear else _CONV_OPS)
+        out = func(*args, **kwargs)
+        self._counter.running.pop()
+        dim = -1 if kind is nn.Linear else 1
+        side = features if kind in TRANSPOSED_CONVS else out
+        outer = weight.size(0)
+        widths = {"filters": outer, "inputs": features.size(dim)}
+        if kind in TRANSPOSED_CONVS:
+            widths = {"filters": out.size(1), "inputs": outer}
+        parameters = weight.numel() + (0 if bias is None else bias.numel())
+        self._counter.add(
+            name.removesuffix(".weight") if name.endswith(".weight") else name.rpartition(".")[0],
+            side.numel() // side.size(dim) * weight.numel(),
+            {"kind": kind.__name__, "parameters": parameters, **widths},
+        )
+        return out
+
+
+_ARGUMENTS = ("input", "weight", "bias")
+_KINDS = {kind.__name__.lower(): kind for kind in (*CONVS, *TRANSPOSED_CONVS, nn.Linear)}
 
 
 @contextmanager
@@ -207,7 +259,7 @@ def _hook(name: str, module: nn.Module, counter: _Counter) -> list:
     def leave(module, args, kwargs, out):
         counter.running.pop()
         features = args[0] if args else kwargs["input"]
-        counter.macs[name] = counter.macs.get(name, 0) + _call_macs(module, features, out)
+        counter.add(name, _call_macs(module, features, out), _shape_of(module))
 
     return [
         module.register_forward_pre_hook(enter, with_kwargs=True),

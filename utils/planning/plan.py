@@ -266,7 +266,7 @@ def _layers(
             **_cut(layer, scores.get(layer["conv"])),
             **{
                 name: {
-                    "dense": getattr(dense[layer["conv"]], name),
+                    "dense": getattr(dense.get(layer["conv"]), name, 0),  # it may compute a weight
                     "pruned": getattr(pruned.get(layer["conv"]), name, 0),  # it may be emptied
                 }
                 for name in ("macs", "inputs")

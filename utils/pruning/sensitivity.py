@@ -124,9 +124,16 @@ def macs_left(model: nn.Module, graph: ChannelGraph, macs: Mapping[str, int], ma
     sizes = graph.sizes(places_left(model, graph, masks))
     left = 0
     for name, dense in macs.items():
-        weight = model.get_submodule(name).weight
-        left += dense * _left(weight, sizes.get(f"{name}.weight")) // weight.numel()
+        word, weight = _weight_of(model.get_submodule(name))
+        left += dense * _left(weight, sizes.get(f"{name}.{word}")) // weight.numel()
     return left
+
+
+def _weight_of(module: nn.Module) -> tuple[str, Tensor]:
+    """Return the name and the weight of a layer, which may go by another name."""
+    if isinstance(getattr(module, "weight", None), Tensor):
+        return "weight", module.weight
+    return next((n, p) for n, p in module.named_parameters(recurse=False) if p.dim() > 1)
 
 
 def parameters_left(model: nn.Module, graph: ChannelGraph, masks: Masks) -> int:

@@ -19,6 +19,7 @@ from utils.graph.values import tensors_in
 from utils.removal.misfits import Misfit
 from utils.runs.borrowed_state import evaluating, training
 
+_FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)  # compute otherwise unless watched
 Modes = tuple[Callable[[nn.Module], AbstractContextManager[nn.Module]], ...]
 _TOLERANCE = {torch.float64: 5e-10, torch.float32: 1e-3}  # of an output's largest value
 _FEW, _MORE = 2, 8  # images; statistics of two values let rounding grow, those of eight do not
@@ -130,12 +131,13 @@ def _answers(
 ) -> list[Tensor] | None:
     """Return what the network gives, None if it fails; tell `watcher` of its modules."""
     watching = nullcontext() if watcher is None else watching_modules(watcher)
+    fused = mode is evaluating and any(isinstance(m, _FUSED) for m in model.modules())
     with left_alone(model), mode(model):
         torch.manual_seed(0)
         shaped = repeated(graph.example, images, model)
         inputs = drawn(shaped, lambda t: torch.randn_like(t) if t.is_floating_point() else t)
         try:
-            with watching, _NoDropout():
+            with watching, nullcontext() if fused else _NoDropout():
                 outputs = called(model, inputs)
         except Exception:  # the network's own code, in a mode that it need not have
             return None

@@ -262,6 +262,7 @@ def _align_layers(
         layer = slim.get_submodule(name)
         if name in unused or is_emptied(layer):
             empty(layer, ends.alignment, int(keep[ends.written].sum()))
+            _let_it_be_called(slim, name)
     modules = [module for module in slim.modules() if not is_emptied(module)]
     busy = {id(p) for module in modules for p in module.parameters(recurse=False)}
     for name in unused:  # but for what another layer shares
@@ -289,8 +290,16 @@ def _align_layers(
         parts = isinstance(relation, Norm) and _tears(rows, relation.groups)
         if parts or is_aligned(layer) or picked is not None or placed is not None:
             align(layer, ends.alignment, picked, placed, int(outputs.sum()))
+            _let_it_be_called(slim, relation.module)
             if parts:
                 align_norm(layer, inputs, relation.groups)
+
+
+def _let_it_be_called(slim: nn.Module, name: str) -> None:
+    """Keep torch's fused code, which does not call a layer but reads its weights, from its own."""
+    owner = slim.get_submodule(name.rpartition(".")[0])
+    if isinstance(owner, nn.TransformerEncoderLayer):
+        owner.activation_relu_or_gelu = 0
 
 
 def _among(every: Tensor, places: Tensor | None, flags: Tensor) -> Tensor:
