@@ -100,8 +100,8 @@ class Multiplies(nn.Module):
     [
         (lambda net, x: x @ net.gate, {"aten.mm", "aten.bmm"}),
         (lambda net, x: x * net.gate, {"aten.mul.Tensor"}),
-        (lambda net, x: F.conv2d(x, net.kernel), {"aten.convolution"}),
-        (lambda net, x: F.linear(x[0, 0], net.gate, net.gate[0]), {"aten.addmm"}),
+        (lambda net, x: F.conv2d(x, net.kernel.detach()), {"aten.convolution"}),
+        (lambda net, x: F.linear(x[0, 0], net.gate[:4]), {"aten.mm"}),
         (lambda net, x: F.avg_pool2d(x, 2), {"aten.avg_pool2d"}),
         (lambda net, x: F.elu(x), {"aten.elu"}),
     ],
@@ -110,6 +110,26 @@ def test_multiplications_that_are_not_counted_are_named(how, expected):
     cost = physical_cost(Multiplies(how), IMAGE)
     assert cost.macs == 3 * 64 * 3
     assert len(cost.uncounted) == 1 and set(cost.uncounted) <= expected
+
+
+@pytest.mark.parametrize(
+    ("how", "layer", "macs"),
+    [
+        (lambda net, x: F.conv2d(x, net.kernel), "kernel", 64 * 4 * 3),
+        (lambda net, x: F.linear(x, net.gate, net.gate[0]), "gate", 3 * 8 * 64),
+        (
+            lambda net, x: F.conv_transpose2d(F.pad(x, (0, 0, 0, 0, 0, 1)), net.kernel),
+            "kernel",
+            768,
+        ),
+        (lambda net, x: F.conv2d(x, net.conv.weight), "conv", 64 * 9),
+    ],
+)
+def test_layers_that_code_calls_by_functions_are_counted(how, layer, macs):
+    cost = physical_cost(Multiplies(how), IMAGE)
+    assert cost.uncounted == ()
+    found = {each.name: each.macs for each in cost.layers}
+    assert found == {"conv": 3 * 64 * 3, layer: macs + (layer == "conv") * 3 * 64 * 3}
 
 
 def test_norms_are_named_and_their_parameters_counted():

@@ -224,8 +224,9 @@ class _OwnCalls(TorchFunctionMode):
         if kind in TRANSPOSED_CONVS:
             widths = {"filters": out.size(1), "inputs": outer}
         parameters = weight.numel() + (0 if bias is None else bias.numel())
+        owner, _, last = name.rpartition(".")
         self._counter.add(
-            name.removesuffix(".weight") if name.endswith(".weight") else name.rpartition(".")[0],
+            owner if owner or last == "weight" else name,
             side.numel() // side.size(dim) * weight.numel(),
             {"kind": kind.__name__, "parameters": parameters, **widths},
         )
