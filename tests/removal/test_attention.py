@@ -179,6 +179,19 @@ class Torchs(nn.Module):
         return self.attn(x, x, x, **self.options)[0]
 
 
+class Causal(nn.Module):
+    """Tokens that see those before them alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.size(1)
+        later = torch.full((tokens, tokens), -torch.inf, dtype=x.dtype).triu(1)
+        return self.attn(x, x, x, attn_mask=later)[0]
+
+
 class Tokens(nn.Module):
     """Patches, attention beside them, and a classifier."""
 
@@ -200,7 +213,7 @@ def encoder(**options: bool | float) -> nn.Module:
 FREE = (Packed, WrittenOut, Biased, Einsum, Normed, Cosine, Rotary)
 FREE += (CrossCovariance, Separate, JoinedBias)
 ENCODERS = (partial(encoder, dropout=0.0, norm_first=True), partial(encoder, dropout=0.0))
-TIED = (AsWideAsItsInput, Torchs, partial(Torchs, need_weights=False), *ENCODERS)
+TIED = (AsWideAsItsInput, Causal, Torchs, partial(Torchs, need_weights=False), *ENCODERS)
 
 
 def pruned(make, ratio, across_sums):

@@ -42,19 +42,33 @@ def attention(call: Any, found: list[Tensor]) -> list[Value] | None:
     scores = _of_heads(call, [f"{batch}qc", f"{batch}kc", f"{batch}qk"], known[:2])
     if scores is None:
         return None
-    shape = scores.planes[0].shape
-    stand_in = query.new_zeros(()).expand(shape)
     if isinstance(mask, Tensor):
-        operands = ((stand_in, scores), (mask, call.value(mask)))
-        added = replace(call, name="add", func=torch.add, kwargs={}, operands=operands)
-        masked = elementwise(replace(added, args=(stand_in, mask)), [stand_in])
-        if masked is None:
-            return None
-        (scores,) = masked
+        scores = _sum(call, scores, query, mask)
+    if scores is None:
+        return None
+    shape = scores.planes[0].shape
     labels = combined(call, [(scores.planes[0], shape, False)], shape, "never")
-    known = [(stand_in, live(labels)), known[2]]
+    known = [(query.new_zeros(()).expand(shape), live(labels)), known[2]]
     gives = _of_heads(call, [f"{batch}qk", f"{batch}kv", f"{batch}qv"], known)
     return None if gives is None else [gives]
+
+
+def added_product(call: Any, found: list[Tensor]) -> list[Value] | None:
+    """Follow mask + x @ y, None unless the product has several heads."""
+    mask, one, other = (call.argument(k, n) for k, n in enumerate(("input", "batch1", "batch2")))
+    known = [(one, call.value(one)), (other, call.value(other))]
+    product = _of_heads(call, ["zij", "zjk", "zik"], known)
+    gives = None if product is None else _sum(call, product, one, mask)
+    return None if gives is None else [gives]
+
+
+def _sum(call: Any, value: Value, like: Tensor, added: Tensor) -> Value | None:
+    """Return the value of a sum of what has a value, numbers as those of a tensor, and another."""
+    stand_in = like.new_zeros(()).expand(value.planes[0].shape)
+    operands = ((stand_in, value), (added, call.value(added)))
+    call = replace(call, name="add", func=torch.add, kwargs={}, operands=operands)
+    found = elementwise(replace(call, args=(stand_in, added)), [stand_in])
+    return None if found is None else found[0]
 
 
 def _of_heads(
@@ -166,3 +180,11 @@ def _multiplied(
     summed = replace(call, name="sum", func=torch.sum, args=(whole, dims), kwargs={})
     summed = replace(summed, operands=((whole, value),))
     return reduced(summed, whole, value, dims, [out])
+
+
+PRODUCTS = {  # by their functions' names
+    **dict.fromkeys(("matmul", "mm", "bmm"), product),
+    "baddbmm": added_product,
+    "scaleddotproductattention": attention,
+    "einsum": einsum,
+}

@@ -29,7 +29,7 @@ from utils.graph.labels import (
 from utils.graph.layers import layer
 from utils.graph.movements import movement, tidy
 from utils.graph.probing import probed
-from utils.graph.products import attention, einsum, product
+from utils.graph.products import PRODUCTS
 from utils.graph.relations import CONSTANT, FIRST_CHANNEL, ZERO, Absent, Whole
 from utils.graph.sized import UNIFORM, sized
 from utils.graph.values import Value, live, tensors_in
@@ -117,6 +117,8 @@ def _rule(call: Call) -> Callable[[Call, list[Tensor]], list[Value] | None]:
     name = call.name
     if name in names.LAYERS:
         return layer
+    if name in PRODUCTS:
+        return PRODUCTS[name]
     if name == "pad" and call.argument(2, "mode", default="constant") != "constant":
         return _spatial
     if name in ("max", "min") and len(call.operands) == 1:
@@ -133,9 +135,6 @@ def _rule(call: Call) -> Callable[[Call, list[Tensor]], list[Value] | None]:
         (("copy",), _copied),
         (("indexcopy",), _placed),
         (("glu",), _gated),
-        (("matmul", "mm", "bmm"), product),
-        (("einsum",), einsum),
-        (("scaleddotproductattention",), attention),
     )
     return next((rule for table, rule in tables if name in table), probed)
 

@@ -93,9 +93,10 @@ def physical_cost(model: nn.Module, example: Any) -> Cost:
 
     Convs of one to three dimensions, grouped, transposed and deformable ones, and linears, modules
     or functions of a parameter, are counted from the shapes that occur when `example` passes in
-    eval mode: one image [1, C, H, W], or a tuple of inputs or a dict of them by name, of one image. Adding a bias is not a MAC, nor is
-    reading between places. A module called twice costs its MACs twice and its parameters once.
-    Multiplications at padded zeros count, as in every published table.
+    eval mode: one image [1, C, H, W], or a tuple of inputs or a dict of them by name, of one image.
+    Adding a bias is not a MAC, nor is reading between places. A module called twice costs its MACs
+    twice and its parameters once. Multiplications at padded zeros count, as in every published
+    table.
 
     Raises:
         ValueError: `example` is not of one image.
