@@ -56,6 +56,20 @@ class WrittenOut(Packed):
         return scores.softmax(-1) @ v
 
 
+class Outside(Packed):
+    """A module of its own multiplies."""
+
+    class Attend(nn.Module):
+        """Softmax of queries times keys, times values."""
+
+        def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return (q @ k.transpose(-2, -1)).softmax(-1) @ v
+
+    def __init__(self):
+        super().__init__()
+        self.attend = self.Attend()
+
+
 class Biased(WrittenOut):
     """The parameter is the mask of torch's attention."""
 
@@ -210,7 +224,7 @@ def encoder(**options: bool | float) -> nn.Module:
     return nn.TransformerEncoderLayer(WIDTH, HEADS, 6, batch_first=True, **options)
 
 
-FREE = (Packed, WrittenOut, Biased, Einsum, Normed, Cosine, Rotary)
+FREE = (Packed, WrittenOut, Outside, Biased, Einsum, Normed, Cosine, Rotary)
 FREE += (CrossCovariance, Separate, JoinedBias)
 ENCODERS = (partial(encoder, dropout=0.0, norm_first=True), partial(encoder, dropout=0.0))
 TIED = (AsWideAsItsInput, Causal, Torchs, partial(Torchs, need_weights=False), *ENCODERS)

@@ -8,6 +8,7 @@ against the masked one.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from itertools import product
 
 import torch
 import torch.nn as nn
@@ -242,15 +243,19 @@ def _tell_sizes(module: nn.Module, sizes: Mapping[int, int]) -> None:
 
 
 def _tell_heads(slim: nn.Module, graph: ChannelGraph, keep: Tensor) -> None:
-    """Let the numbers that a module's code has of its heads, and of what they hold, follow."""
+    """Let the numbers that a module's code has of its heads, and of what they hold, follow.
+
+    They are those of the module that multiplies, or of the one around it.
+    """
     told: dict[tuple[str, str], int] = {}
     for relation in (relation for relation in graph.relations if isinstance(relation, Heads)):
-        for wide, heads in relation.held():
-            for word, said in vars(slim.get_submodule(relation.module)).items():
+        around = relation.module.rpartition(".")[0]
+        for path, (wide, heads) in product((relation.module, around), relation.held()):
+            for word, said in vars(slim.get_submodule(path)).items():
                 labels = heads if "head" in word and "dim" not in word else wide
                 if type(said) is int and said == len(labels):
-                    at = relation.module, word
-                    told[at] = max(int(keep[labels].sum()), told.get(at, 0))
+                    number = int(keep[labels].sum())
+                    told[path, word] = max(number, told.get((path, word), 0))
     for (path, word), number in told.items():
         setattr(slim.get_submodule(path), word, number)
 
