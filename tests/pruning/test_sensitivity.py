@@ -143,7 +143,7 @@ def test_weights_and_modes_come_back_even_from_an_error():
 def test_macs_left_are_those_of_the_removed_network(step, across_sums):
     model, graph = traced(Residual, step)
     dense = physical_cost(model, IMAGE)
-    macs = {layer.name: layer.macs for layer in dense.layers}
+    macs = {layer.weight: layer.macs for layer in dense.layers}
     scores, units = scored_units(model, graph, across_sums=across_sums)
     assert macs_left(model, graph, macs, {}) == dense.macs
     for unit in units:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from utils.graph.counted import numbers_in
 from utils.graph.labels import narrowed, varying, vector_along
-from utils.graph.relations import Loose, Relation, Source, all_or_none, paired
+from utils.graph.relations import Loose, Relation, Source, Whole, all_or_none, paired
 from utils.graph.values import Value, live
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of dimensions that the code does not name
@@ -73,10 +73,14 @@ def note_counts(call: Any, moved: Sequence[Value]) -> None:
         for dim in varying(plane) if len(varying(plane)) == 1 else ():
             labels = vector_along(plane, dim)
             same = [number.labels for number in numbers if number == len(labels)]
-            weighted = [r for r in call.run.run.relations if isinstance(r, Heads) and r.weighted]
-            given = torch.cat([labels[:0], *(relation.outputs for relation in weighted)])
-            if same and torch.isin(labels, given).all():
+            if same and _of_weighted_heads(call, labels):
                 note_as_many(call.run, call.name, labels, same[0])
+
+
+def _of_weighted_heads(call: Any, labels: Tensor) -> bool:
+    """True if weighted heads gave all of the labels."""
+    made = [r.outputs for r in call.run.run.relations if isinstance(r, Heads) and r.weighted]
+    return bool(made) and bool(torch.isin(labels, torch.cat(made)).all())
 
 
 def note_as_many(run: Any, name: str, given: Tensor, others: Tensor) -> None:
@@ -95,13 +99,30 @@ def note_width(run: Any, value: Value, start: int) -> None:
                 note_as_many(run, "attention", made.outputs, others)
 
 
-def mixed_in_heads(call: Any, labels: Tensor, dim: int) -> Tensor:
-    """Return labels of which all that a head has along `dim` are made into one, spread along it."""
+def mixed(call: Any, labels: Tensor, dim: int, *, in_heads: bool) -> Tensor:
+    """Return labels of which all along `dim` are made into one, spread along it.
+
+    What is of heads goes with the whole head.
+    """
     rows = narrowed(labels).movedim(dim, -1)
     flat = rows.reshape(-1, rows.size(-1))
-    made = {"module": call.run.sites.path, "inputs": flat, "factors": 1}
-    outputs = call.run.record(Heads, call.run.node(call.name), len(flat), **made)
+    made = {"module": call.run.sites.path, "factors": 1} if in_heads else {}
+    kind = Heads if in_heads else Whole
+    outputs = call.run.record(kind, call.run.node(call.name), len(flat), inputs=flat, **made)
     return outputs.reshape(rows.shape[:-1]).unsqueeze(dim).expand(labels.shape)
+
+
+def lying(terms: Sequence[str], values: Sequence[Value]) -> list[list[str]]:
+    """Return of each factor the letters of the dimensions along which its channels lie."""
+    return [[x[d] for d in varying(v.planes[0])] for x, v in zip(terms, values, strict=True)]
+
+
+def sizes_of(terms: Sequence[str], tensors: Sequence[Tensor]) -> dict[str, int]:
+    """Return the sizes of the letters' dimensions; those of one place are spread over others."""
+    sizes: dict[str, int] = {}
+    for term, tensor in zip(terms, tensors, strict=True):
+        sizes |= {x: max(n, sizes.get(x, 1)) for x, n in zip(term, tensor.shape, strict=True)}
+    return sizes
 
 
 def heads(call: Any, terms: Sequence[str], values: Sequence[Value]) -> Value | None:
@@ -113,8 +134,7 @@ def heads(call: Any, terms: Sequence[str], values: Sequence[Value]) -> Value | N
     *terms, result = terms
     if not all(value.live for value in values):
         return None
-    planes = [value.planes[0] for value in values]
-    lie = [[term[d] for d in varying(plane)] for term, plane in zip(terms, planes, strict=True)]
+    planes, lie = [value.planes[0] for value in values], lying(terms, values)
     head = [x for x in lie[0] if x in lie[1] and x in result]
     own = [[x for x in letters if x not in head] for letters in lie]
     if len(head) != 1 or not any(own):
@@ -133,9 +153,7 @@ def heads(call: Any, terms: Sequence[str], values: Sequence[Value]) -> Value | N
     table, where = torch.cat(rows, 1).unique(dim=0, return_inverse=True)
     made = {"module": call.run.sites.path, "inputs": table, "factors": 2, "weighted": weighted}
     outputs = call.run.record(Heads, call.run.node(call.name), len(table), **made)
-    sizes: dict[str, int] = {}
-    for term, plane in zip(terms, planes, strict=True):
-        sizes |= {x: max(n, sizes.get(x, 1)) for x, n in zip(term, plane.shape, strict=True)}
+    sizes = sizes_of(terms, planes)
     lies = [*head, *kept]
     labels = outputs[where].reshape([sizes[x] for x in lies])
     labels = labels.permute([lies.index(x) for x in result if x in lies])

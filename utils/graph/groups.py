@@ -1,6 +1,5 @@
 """Groups: the filters whose channels live or die together, found by uniting labels."""
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -108,7 +107,9 @@ class _Union:
         return len({self.root(label) for label in labels})
 
     def copied(self) -> "_Union":
-        return copy.deepcopy(self)
+        twin = _Union(0)
+        twin._parent = self._parent.copy()
+        return twin
 
 
 def _united(graph: ChannelGraph, protected: set[str], *, across_sums: bool) -> _Union:
@@ -133,6 +134,8 @@ def _united(graph: ChannelGraph, protected: set[str], *, across_sums: bool) -> _
         added = {layer_of.get(union.root(x)) for x in relation.inputs.unique().tolist()}
         if across_sums or len(added) == 1 and None not in added:
             pairs += labels
+    if not pairs:
+        return union
     tied = _tied_by(pairs, union, filters, protected)
     single = {x for x, labels in filters.items() if tied.count(labels) == 1 < union.count(labels)}
     return _tied_by(pairs, union, filters, protected, single) if single else tied

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.graph.attention import mixed_in_heads
+from utils.graph.attention import mixed
 from utils.graph.elementwise import combined
 from utils.graph.labels import along, narrowed, varying, vector_along
 from utils.graph.relations import Norm, Tied, Unmasked, Whole
@@ -70,7 +70,7 @@ def _norm(
     if len(dims) == 2 and call.name in ("layernorm", "rmsnorm"):
         for plane in (plane for p in parameters for plane in call.value(p).planes):
             call.run.stays(narrowed(plane).flatten(), call.name)  # all heads have them in common
-        return [live(mixed_in_heads(call, value.planes[0], dim))]
+        return [live(mixed(call, value.planes[0], dim, in_heads=True))]
     inputs = read_labels(call, value, features, dim)
     if inputs is None:
         return None

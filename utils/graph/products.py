@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.graph.attention import LETTERS, heads
+from utils.graph.attention import LETTERS, heads, lying, sizes_of
 from utils.graph.elementwise import combined, elementwise, reduced
 from utils.graph.labels import varying
 from utils.graph.layers import filters
@@ -75,13 +75,11 @@ def _of_heads(
     call: Any, terms: list[str], operands: Sequence[tuple[Tensor, Value]]
 ) -> Value | None:
     """Return the value of a product within heads, None if both factors' channels lie elsewhere."""
-    gives = heads(call, terms, [value for _, value in operands])
-    if gives is not None or not all(value.live for _, value in operands):
+    values = [value for _, value in operands]
+    gives = heads(call, terms, values)
+    if gives is not None or not all(value.live for value in values):
         return gives
-    one, other = (
-        [term[d] for d in varying(value.planes[0])]
-        for term, (_, value) in zip(terms, operands, strict=False)
-    )
+    one, other = lying(terms[:-1], values)
     if one != other or len(one) != 1 or one[0] not in terms[-1]:
         return None
     found = _multiplied(call, *terms, operands=operands)  # a head is one channel of both
@@ -156,10 +154,8 @@ def _multiplied(
     """
     *terms, result = terms
     letters = [*result, *(x for x in dict.fromkeys("".join(terms)) if x not in result)]
-    sizes: dict[str, int] = {}
-    spread = []
+    sizes, spread = sizes_of(terms, [tensor for tensor, _ in operands]), []
     for term, (tensor, value) in zip(terms, operands, strict=True):
-        sizes |= {x: max(n, sizes.get(x, 1)) for x, n in zip(term, tensor.shape, strict=True)}
         order = [term.index(x) for x in letters if x in term]
         index = tuple(slice(None) if x in term else None for x in letters)
         planes = tuple(plane.permute(order)[index] for plane in value.planes)

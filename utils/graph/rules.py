@@ -14,7 +14,7 @@ from torch import Tensor
 
 from utils.graph import operations as names
 from utils.graph.aligned import is_aligned
-from utils.graph.attention import mixed_in_heads, note_counts
+from utils.graph.attention import mixed, note_counts
 from utils.graph.counted import numbers_in
 from utils.graph.elementwise import combined, elementwise, labelled_like, reduced, steered
 from utils.graph.labels import (
@@ -325,12 +325,8 @@ def _mixed_along(call: Call, found: list[Tensor]) -> list[Value] | None:
     labels = value.planes[0]
     if dim not in varying(labels):
         return [live(_per_channel(call, labels, out)) for out in found]
-    if call.name == "normalize" and len(varying(labels)) == 2:
-        return [live(mixed_in_heads(call, labels, dim).expand(out.shape)) for out in found]
-    rows = narrowed(labels).movedim(dim, -1)
-    flat = rows.reshape(-1, rows.size(-1))
-    outputs = call.run.record(Whole, call.run.node(call.name), len(flat), inputs=flat)
-    spread = outputs.reshape(rows.shape[:-1]).unsqueeze(dim)
+    in_heads = call.name == "normalize" and len(varying(labels)) == 2
+    spread = mixed(call, labels, dim, in_heads=in_heads)
     return [live(spread.expand(out.shape)) for out in found]
 
 

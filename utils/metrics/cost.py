@@ -51,9 +51,11 @@ class LayerCost:
     """One conv or linear: `macs` of all its calls for one image, its own weight and bias counted.
 
     `filters` is the number of output slices of its weight, `inputs` of input channels (features).
+    `weight` is the name of that parameter.
     """
 
     name: str
+    weight: str
     kind: str
     macs: int
     parameters: int
@@ -218,18 +220,12 @@ class _OwnCalls(TorchFunctionMode):
         self._counter.running.append(_LINEAR_OPS if kind is nn.Linear else _CONV_OPS)
         out = func(*args, **kwargs)
         self._counter.running.pop()
-        dim = -1 if kind is nn.Linear else 1
-        side = features if kind in TRANSPOSED_CONVS else out
-        outer = weight.size(0)
-        widths = {"filters": outer, "inputs": features.size(dim)}
-        if kind in TRANSPOSED_CONVS:
-            widths = {"filters": out.size(1), "inputs": outer}
-        parameters = weight.numel() + (0 if bias is None else bias.numel())
         owner, _, last = name.rpartition(".")
+        groups = int(args[6] if len(args) > 6 else kwargs.get("groups", 1))
         self._counter.add(
             owner if owner or last == "weight" else name,
-            side.numel() // side.size(dim) * weight.numel(),
-            {"kind": kind.__name__, "parameters": parameters, **widths},
+            _call_macs(kind, weight, features, out),
+            {"weight": name, **_shape_of(kind, weight, bias, groups)},
         )
         return out
 
@@ -261,7 +257,10 @@ def _hook(name: str, module: nn.Module, counter: _Counter) -> list:
     def leave(module, args, kwargs, out):
         counter.running.pop()
         features = args[0] if args else kwargs["input"]
-        counter.add(name, _call_macs(module, features, out), _shape_of(module))
+        kind, weight = type(module), module.weight
+        shape = _shape_of(kind, weight, module.bias, getattr(module, "groups", 1))
+        macs = _call_macs(kind, weight, features, out)
+        counter.add(name, macs, {"weight": f"{name}.weight" if name else "weight", **shape})
 
     return [
         module.register_forward_pre_hook(enter, with_kwargs=True),
@@ -269,27 +268,26 @@ def _hook(name: str, module: nn.Module, counter: _Counter) -> list:
     ]
 
 
-def _call_macs(module: nn.Module, features: Tensor, out: Tensor) -> int:
+def _call_macs(kind: type, weight: Tensor, features: Tensor, out: Tensor) -> int:
     """MACs of one call: the whole weight at every place of one side.
 
     A transposed conv spreads every place of its input, a conv or a linear gathers every place of
     its output. An aligned layer picks from a wider input and writes into a wider output: places
     count, not channels.
     """
-    side = features if isinstance(module, TRANSPOSED_CONVS) else out
-    channels = side.shape[-1 if isinstance(module, nn.Linear) else 1]
-    return side.numel() // max(channels, 1) * module.weight.numel()
+    side = features if issubclass(kind, TRANSPOSED_CONVS) else out
+    channels = side.shape[-1 if issubclass(kind, nn.Linear) else 1]
+    return side.numel() // max(channels, 1) * weight.numel()
 
 
-def _shape_of(module: nn.Module) -> dict:
+def _shape_of(kind: type, weight: Tensor, bias: Tensor | None, groups: int) -> dict[str, Any]:
     """Kind, own parameters, filters and inputs, read off the weight that is really there."""
-    outer, inner = module.weight.shape[:2]
-    inner *= getattr(module, "groups", 1)
-    transposed = isinstance(module, TRANSPOSED_CONVS)
-    bias = 0 if module.bias is None else module.bias.numel()
+    outer, inner = weight.shape[:2]
+    inner *= groups
+    transposed = issubclass(kind, TRANSPOSED_CONVS)
     return {
-        "kind": next(kind.__name__ for kind in _COUNTED if isinstance(module, kind)),
-        "parameters": module.weight.numel() + bias,
+        "kind": next(known.__name__ for known in _COUNTED if issubclass(kind, known)),
+        "parameters": weight.numel() + (0 if bias is None else bias.numel()),
         "filters": inner if transposed else outer,
         "inputs": outer if transposed else inner,
     }

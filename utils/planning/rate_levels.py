@@ -63,7 +63,7 @@ class RateLevels:
         """Return levels -> the share that removal would leave of the "params", else of the MACs."""
         model, graph = self.dense.model, self.dense.graph
         cost = physical_cost(model, self.dense.image)
-        macs = {layer.name: layer.macs for layer in cost.layers}
+        macs = {layer.weight: layer.macs for layer in cost.layers}
 
         @cache
         def left(levels: Levels) -> float:

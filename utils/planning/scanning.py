@@ -266,7 +266,7 @@ class Scanning:
         gone = sum(int((~mask).sum()) for mask in masks.values())
         if self.plan.config.by_weight:
             return {"removed": gone, "filters_removed": 0, "macs_removed": 0}
-        macs = {layer.name: layer.macs for layer in cost.layers}
+        macs = {layer.weight: layer.macs for layer in cost.layers}
         left = macs_left(self.model, self.plan.dense.graph, macs, masks)
         return {
             "removed": channels,

@@ -119,21 +119,15 @@ def masks_at(
 def macs_left(model: nn.Module, graph: ChannelGraph, macs: Mapping[str, int], masks: Masks) -> int:
     """Return the MACs of the network that removal would leave, without making it.
 
-    `macs` is {conv or linear: its MACs in the dense `model`}.
+    `macs` is {name of a weight: MACs of its layer in the dense `model`}.
     """
     sizes = graph.sizes(places_left(model, graph, masks))
     left = 0
-    for name, dense in macs.items():
-        word, weight = _weight_of(model.get_submodule(name))
-        left += dense * _left(weight, sizes.get(f"{name}.{word}")) // weight.numel()
+    for weight, dense in macs.items():
+        numbers = math.prod(map(len, graph.parameters.get(weight, ())))
+        kept = math.prod(map(len, sizes.get(weight, graph.parameters.get(weight, ()))))
+        left += dense * kept // numbers
     return left
-
-
-def _weight_of(module: nn.Module) -> tuple[str, Tensor]:
-    """Return the name and the weight of a layer, which may go by another name."""
-    if isinstance(getattr(module, "weight", None), Tensor):
-        return "weight", module.weight
-    return next((n, p) for n, p in module.named_parameters(recurse=False) if p.dim() > 1)
 
 
 def parameters_left(model: nn.Module, graph: ChannelGraph, masks: Masks) -> int:
